@@ -1,0 +1,48 @@
+# Everything lives in this folder: the environment in .venv/, what the demo writes in .demo/.
+.PHONY: demo test lint bench report-extra clean help
+
+PYTHON ?= python3
+RUN := .venv/bin
+PIP := $(RUN)/python -m pip --disable-pip-version-check --quiet install --no-cache-dir
+EDITABLE := $(PIP) --no-deps --no-build-isolation --editable .
+
+help:  ## say what there is to do
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: .venv/base.stamp  ## run the whole story: drift, late labels, rollback, proof
+	@$(RUN)/telltale demo $(ARGS)
+
+test: .venv/dev.stamp lint  ## lint, then all tests
+	@echo "Running the tests"
+	@$(RUN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
+
+lint: .venv/dev.stamp  ## ruff, mypy strict, import contracts
+	@echo "Checking style, types and import directions"
+	@$(RUN)/ruff check --quiet . && $(RUN)/ruff format --check --quiet .
+	@$(RUN)/mypy --no-error-summary .
+	@$(RUN)/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+
+bench: .venv/dev.stamp  ## speed and memory, a table on standard output
+	@$(RUN)/python -m benchmarks.run $(ARGS)
+
+.venv/bin/python:
+	@echo "Making the environment in .venv/"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	@$(PYTHON) -m venv .venv
+
+.venv/base.stamp: requirements/base.txt pyproject.toml | .venv/bin/python
+	@echo "Installing what the service needs (a few minutes the first time)"
+	@$(PIP) --require-hashes -r requirements/base.txt
+	@$(EDITABLE)
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/base.stamp
+	@echo "Installing what the tests need"
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+report-extra: requirements/report.txt .venv/base.stamp  ## evidently, for the drill-down reports
+	@$(PIP) --require-hashes -r requirements/report.txt
+
+clean:  ## remove the environment and what the demo wrote
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Deciding and acting: policy, incidents, delivery, rollback, and the ledger of all of it."""

@@ -1,0 +1,1 @@
+"""Showing: the web page. It takes plain values and gives text."""

@@ -1,0 +1,106 @@
+"""What is measured, where, and how sure: the noun that every detector gives.
+
+A finding only measures. It holds no threshold and no verdict: those are decided from stored findings,
+so that another threshold can be tried on the same past.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Whether a finding's numbers may be used."""
+
+    MEASURED = "measured"
+    NOT_ENOUGH_DATA = "not_enough_data"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span of event time of one model, ``start <= t < end``, both in UTC."""
+
+    environment: str
+    model: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What in the window is measured. An empty field means "all of them together".
+
+    ``without_server`` leaves one server out: it tells whether a change is there without the suspect.
+    """
+
+    version: str = ""
+    server: str = ""
+    segment: str = ""
+    feature: str = ""
+    without_server: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One cell that differs: its label and the share of rows in the baseline and in the window."""
+
+    cell: str
+    baseline_share: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One measurement of one subject in one window by one detector.
+
+    detector
+        Its name: ``drift``, ``server_outlier``, ``version_contrast``, ``accuracy``, ``accuracy_drop``,
+        ``latency``, ``errors``, ``health``.
+    baseline
+        What the subject is compared with: ``reference:NAME``, ``fleet``, ``version:V``, or empty.
+    value, low, high
+        The effect in the detector's own unit (its docstring says which) and its interval. None: not known.
+    p_value
+        Two-sided unless the detector says otherwise. None where nothing is tested.
+    n, n_baseline
+        Rows behind the subject's and the baseline's side.
+    component
+        The part of the change that weighs most, such as ``missing`` or ``location``.
+    severity
+        Effect over its tolerance: below 1 it is too small to matter, however sure it is. Ranks features.
+    effects
+        Named effect sizes beside the p-value.
+    """
+
+    window: Window
+    subject: Subject
+    detector: str
+    baseline: str = ""
+    status: Status = Status.MEASURED
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    n: int = 0
+    n_baseline: int = 0
+    component: str = ""
+    severity: float = 0.0
+    effects: Mapping[str, float] = field(default_factory=dict)
+    contributions: tuple[Contribution, ...] = ()
+    message: str = ""
+
+    @property
+    def id(self) -> str:
+        """The same for the same measurement, however often it is made."""
+        w, s = self.window, self.subject
+        parts = (
+            *(w.environment, w.model, w.start.isoformat(), w.end.isoformat()),
+            *(s.version, s.server, s.segment, s.feature, s.without_server),
+            *(self.detector, self.baseline),
+        )
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:24]

@@ -1,0 +1,441 @@
+"""The cells of a model's features, and counting rows into them.
+
+A layout is made once for a model and never changes. A window of traffic is then one vector of counts over
+the layout's cells, and merging windows, servers or versions is adding their vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+MAX_BINS = 32
+MAX_LEVELS = 50
+MAX_REMEMBERED_LEVELS = 10_000
+SCORE_BINS = 100
+LATENCY_GROWTH = 1.04
+LATENCY_SMALLEST_MS = 0.01
+LATENCY_BINS = 600
+FEW_ROWS_FOR_LEVELS = 1_000
+COMMON_LEVEL_ROWS = 5
+"""A level seen fewer times than this in a reference that also supplies the counts would bias the comparison."""
+
+
+class Kind(StrEnum):
+    """How a feature is cut into cells."""
+
+    NUMERIC = "numeric"
+    CATEGORICAL = "categorical"
+    SCORE = "score"
+    LATENCY = "latency"
+
+
+class LayoutError(ValueError):
+    """The rows given cannot make a layout; the message says what would."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """The values of one feature over some rows.
+
+    values
+        Float64 for numeric, score and latency; String for categorical. Null where there is no usable value.
+    not_finite, wrong_kind
+        Row numbers (ascending, unique) whose value was NaN or infinite, or of another JSON type. Their
+        ``values`` are null. Any other null is a missing value.
+    """
+
+    values: pl.Series
+    not_finite: NDArray[np.int64]
+    wrong_kind: NDArray[np.int64]
+
+    @staticmethod
+    def of(values: pl.Series) -> Column:
+        """A column of a table: not-finite numbers are found here, and no value is of a wrong kind.
+
+        >>> Column.of(pl.Series([1.0, None, float("inf")])).not_finite
+        array([2])
+        """
+        none = np.empty(0, np.int64)
+        if values.dtype == pl.Boolean:
+            return Column(values.cast(pl.String), none, none)
+        if values.dtype.is_numeric() or values.dtype == pl.Null:
+            numbers = values.cast(pl.Float64)
+            bad = (numbers.is_nan() | numbers.is_infinite()).fill_null(value=False)
+            if not bad.any():
+                return Column(numbers, none, none)
+            kept = pl.select(pl.when(~bad).then(numbers)).to_series()
+            return Column(kept, bad.arg_true().to_numpy().astype(np.int64), none)
+        return Column(values.cast(pl.String), none, none)
+
+    def take(self, rows: NDArray[np.bool_]) -> Column:
+        """The rows where the mask is true."""
+        position = np.cumsum(rows) - 1
+        return Column(
+            self.values.filter(pl.Series(rows)),
+            position[self.not_finite[rows[self.not_finite]]],
+            position[self.wrong_kind[rows[self.wrong_kind]]],
+        )
+
+
+@dataclass(frozen=True)
+class FeatureCells:
+    """The cells of one feature, in this order.
+
+    numeric: ``below``, the bins or single values, ``above``; ``between`` (single values only); then the states.
+    categorical: the levels, ``other`` (seen when the layout was made, not frequent), ``new_level``; states.
+    score: 100 equal bins on [0, 1]; states. latency: bins that grow by 4 %; states.
+    The states are ``missing``, ``not_finite`` (not for categorical), ``wrong_kind``.
+
+    edges
+        Numeric: ascending; bin i is ``edges[i] <= x < edges[i + 1]``. Empty for single values.
+    points
+        Numeric with few distinct values: those values, ascending.
+    levels, others
+        Categorical: the frequent levels, and the rest that were seen.
+    """
+
+    name: str
+    kind: Kind
+    edges: tuple[float, ...] = ()
+    points: tuple[float, ...] = ()
+    levels: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @cached_property
+    def ordered(self) -> int:
+        """How many leading cells have an order, for location and scale. 0 for categorical."""
+        match self.kind:
+            case Kind.NUMERIC:
+                return (len(self.points) or len(self.edges) - 1) + 2
+            case Kind.SCORE:
+                return SCORE_BINS
+            case Kind.LATENCY:
+                return LATENCY_BINS
+            case Kind.CATEGORICAL:
+                return 0
+
+    @cached_property
+    def states(self) -> tuple[str, ...]:
+        """The names of the last cells: rows without a usable value."""
+        if self.kind is Kind.CATEGORICAL:
+            return ("missing", "wrong_kind")
+        return ("missing", "not_finite", "wrong_kind")
+
+    @cached_property
+    def valued(self) -> int:
+        """How many leading cells hold rows with a usable value."""
+        if self.kind is Kind.CATEGORICAL:
+            return len(self.levels) + 2
+        return self.ordered + bool(self.points)
+
+    @property
+    def size(self) -> int:
+        """The number of cells."""
+        return self.valued + len(self.states)
+
+    def state(self, name: str) -> int:
+        """The index of a state cell such as ``missing``."""
+        return self.valued + self.states.index(name)
+
+    @cached_property
+    def unseen(self) -> tuple[int, ...]:
+        """Cells outside what the layout was made from: below, above, between, new level."""
+        if self.kind is Kind.CATEGORICAL:
+            return (len(self.levels) + 1,)
+        if self.kind is not Kind.NUMERIC:
+            return ()
+        return (0, self.ordered - 1, *((self.ordered,) if self.points else ()))
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """A readable name for each cell.
+
+        >>> FeatureCells("x", Kind.NUMERIC, points=(0.0, 1.0)).labels
+        ('below 0', '0', '1', 'above 1', 'between', 'missing', 'not_finite', 'wrong_kind')
+        """
+        match self.kind:
+            case Kind.NUMERIC if self.points:
+                low, high = f"below {self.points[0]:.6g}", f"above {self.points[-1]:.6g}"
+                middle = (*(f"{p:.6g}" for p in self.points),)
+                return (low, *middle, high, "between", *self.states)
+            case Kind.NUMERIC:
+                low, high = f"below {self.edges[0]:.6g}", f"above {self.edges[-1]:.6g}"
+                pairs = zip(self.edges[:-1], self.edges[1:], strict=True)
+                return (low, *(f"{a:.6g} to {b:.6g}" for a, b in pairs), high, *self.states)
+            case Kind.SCORE:
+                return (*(f"{i / 100:.2f} to {(i + 1) / 100:.2f}" for i in range(SCORE_BINS)), *self.states)
+            case Kind.LATENCY:
+                return (*(f"{x:.3g} ms" for x in self.representatives), *self.states)
+            case Kind.CATEGORICAL:
+                return (*self.levels, "other", "new_level", *self.states)
+
+    @cached_property
+    def representatives(self) -> Floats:
+        """One value for each ordered cell: a bin's middle, a point, or the nearest end of the range."""
+        if self.kind is Kind.SCORE:
+            return (np.arange(SCORE_BINS) + 0.5) / SCORE_BINS
+        if self.kind is Kind.LATENCY:
+            return LATENCY_SMALLEST_MS * np.power(LATENCY_GROWTH, np.arange(LATENCY_BINS, dtype=np.float64) + 0.5)
+        inner = np.array(self.points) if self.points else _middles(np.array(self.edges))
+        ends = self.points or self.edges
+        return np.concatenate([[ends[0]], inner, [ends[-1]]])
+
+    def cells(self, column: Column) -> NDArray[np.int32]:
+        """The cell of every row.
+
+        >>> x = FeatureCells("x", Kind.NUMERIC, points=(0.0, 1.0))
+        >>> x.cells(Column.of(pl.Series([0.0, 1.0, -3.0, 0.5, None, float("nan")])))
+        array([1, 2, 0, 4, 5, 6], dtype=int32)
+        """
+        values = column.values
+        if self.kind is Kind.CATEGORICAL:
+            cells = self._level_cells(values)
+        else:
+            numbers = values.to_numpy() if values.null_count() == 0 else values.fill_null(0.0).to_numpy()
+            cells = self._number_cells(numbers)
+        if values.null_count():
+            cells[values.is_null().to_numpy()] = self.state("missing")
+        if len(column.not_finite):
+            cells[column.not_finite] = self.state("not_finite")
+        if len(column.wrong_kind):
+            cells[column.wrong_kind] = self.state("wrong_kind")
+        return cells
+
+    def _number_cells(self, numbers: Floats) -> NDArray[np.int32]:
+        if self.kind is Kind.SCORE:
+            cells = np.minimum((numbers * SCORE_BINS).astype(np.int32), SCORE_BINS - 1)
+            cells[(numbers < 0) | (numbers > 1)] = self.state("wrong_kind")
+            return cells
+        if self.kind is Kind.LATENCY:
+            exponent = np.log(np.maximum(numbers, LATENCY_SMALLEST_MS) / LATENCY_SMALLEST_MS)
+            cells = np.minimum(exponent / math.log(LATENCY_GROWTH), LATENCY_BINS - 1).astype(np.int32)
+            cells[numbers < 0] = self.state("wrong_kind")
+            return cells
+        if not self.points:
+            return np.searchsorted(self._edges, numbers, side="right").astype(np.int32)
+        at = np.searchsorted(self._points, numbers, side="left").astype(np.int32)
+        exact = self._points[np.minimum(at, len(self.points) - 1)] == numbers
+        between = ~exact & (at > 0) & (at < len(self.points))
+        cells = at + np.where(exact | (at == len(self.points)), 1, 0).astype(np.int32)
+        cells[between] = self.ordered
+        return cells
+
+    @cached_property
+    def _edges(self) -> Floats:
+        return np.array(self.edges)
+
+    @cached_property
+    def _points(self) -> Floats:
+        return np.array(self.points)
+
+    @cached_property
+    def _cell_of_level(self) -> dict[str, int]:
+        known = {level: len(self.levels) for level in self.others}
+        return known | {level: i for i, level in enumerate(self.levels)}
+
+    def _level_cells(self, values: pl.Series) -> NDArray[np.int32]:
+        new_level = len(self.levels) + (0 if len(self.others) >= MAX_REMEMBERED_LEVELS else 1)
+        known = self._cell_of_level
+        cells = values.replace_strict(list(known), list(known.values()), default=new_level, return_dtype=pl.Int32)
+        return cells.fill_null(new_level).to_numpy(writable=True)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The cells of all features of one model, end to end in one vector."""
+
+    features: tuple[FeatureCells, ...]
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of the cells: the same cells have the same id."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    @cached_property
+    def size(self) -> int:
+        """The number of cells over all features."""
+        return sum(f.size for f in self.features)
+
+    @cached_property
+    def spans(self) -> Mapping[str, slice]:
+        """Where each feature's cells stand in the vector."""
+        ends = np.cumsum([f.size for f in self.features]).tolist()
+        return {f.name: slice(end - f.size, end) for f, end in zip(self.features, ends, strict=True)}
+
+    @cached_property
+    def by_name(self) -> Mapping[str, FeatureCells]:
+        """The features by name."""
+        return {f.name: f for f in self.features}
+
+    def count(self, columns: Mapping[str, Column]) -> Counts:
+        """The count vector of some rows; a feature that is not among the columns stays at zero.
+
+        >>> layout = Layout((FeatureCells("x", Kind.NUMERIC, points=(0.0, 1.0)),))
+        >>> layout.count({"x": Column.of(pl.Series([0.0, 1.0, 1.0, None]))})
+        array([0, 1, 2, 0, 0, 1, 0, 0])
+        """
+        counts = np.zeros(self.size, np.int64)
+        for feature in self.features:
+            if feature.name in columns:
+                cells = feature.cells(columns[feature.name])
+                counts[self.spans[feature.name]] = np.bincount(cells, minlength=feature.size)
+        return counts
+
+    def to_json(self) -> str:
+        """The layout as text, for storing; ``from_json`` reads it back."""
+        rows = [
+            {
+                "name": f.name,
+                "kind": f.kind,
+                "edges": f.edges,
+                "points": f.points,
+                "levels": f.levels,
+                "others": f.others,
+            }
+            for f in self.features
+        ]
+        return json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> Layout:
+        """The layout that ``to_json`` wrote."""
+        return Layout(
+            tuple(
+                FeatureCells(
+                    row["name"],
+                    Kind(row["kind"]),
+                    tuple(row["edges"]),
+                    tuple(row["points"]),
+                    tuple(row["levels"]),
+                    tuple(row["others"]),
+                )
+                for row in json.loads(text)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class CountedFeature:
+    """The cells of one feature and the counts a reference has in them."""
+
+    cells: FeatureCells
+    counts: Counts
+
+
+def numeric_cells(name: str, values: pl.Series) -> FeatureCells:
+    """Bins between the quantiles of the values (or one cell a value when there are at most 32 of them).
+
+    Using the same rows for the edges and for the counts is harmless here (measured in the tests), unlike for levels.
+
+    >>> numeric_cells("x", pl.Series([3.0, 1.0, 3.0])).points
+    (1.0, 3.0)
+    """
+    finite = values.drop_nulls().to_numpy()
+    if len(finite) == 0:
+        return FeatureCells(name, Kind.NUMERIC, points=(0.0,))
+    if len(finite) > 4 * MAX_BINS:
+        few = np.unique(finite[: 4 * MAX_BINS])
+        distinct = np.unique(finite) if len(few) <= MAX_BINS else few
+    else:
+        distinct = np.unique(finite)
+    if len(distinct) <= MAX_BINS:
+        return FeatureCells(name, Kind.NUMERIC, points=tuple(distinct.tolist()))
+    edges = np.unique(np.quantile(finite, np.linspace(0, 1, MAX_BINS + 1), method="lower"))
+    edges[-1] = np.nextafter(edges[-1], np.inf)
+    return FeatureCells(name, Kind.NUMERIC, edges=tuple(edges.tolist()))
+
+
+def categorical_cells(name: str, values: pl.Series, levels: Sequence[str] = ()) -> FeatureCells:
+    """The most frequent levels of the values, and the others that were seen. Given levels are taken as they are.
+
+    >>> categorical_cells("x", pl.Series(["a", "b", "a"])).levels
+    ('a', 'b')
+    """
+    if levels:
+        return FeatureCells(name, Kind.CATEGORICAL, levels=tuple(levels))
+    table = values.drop_nulls().value_counts(name="rows").sort(["rows", values.name], descending=[True, False])
+    seen = table[values.name].cast(pl.String).to_list()
+    return FeatureCells(
+        name,
+        Kind.CATEGORICAL,
+        levels=tuple(seen[:MAX_LEVELS]),
+        others=tuple(sorted(seen[MAX_LEVELS : MAX_LEVELS + MAX_REMEMBERED_LEVELS])),
+    )
+
+
+def fit_layout(
+    columns: Mapping[str, tuple[Kind, Column]], ids: Sequence[str], levels: Mapping[str, Sequence[str]]
+) -> tuple[Layout, Counts]:
+    """The cells of a model from its reference rows, and the reference's counts over them.
+
+    Numeric cells and counts come from all rows. Levels are chosen on one fifth of the rows and counted on the
+    rest, unless every level is common: choosing frequent levels on the counted rows makes 7 to 100 % of
+    undisturbed windows look drifted.
+
+    columns
+        Per feature its kind and its values; all of the same length.
+    ids
+        A text per row that decides, by hash, which fifth chooses; so the result does not depend on row order.
+    levels
+        Per categorical feature the levels that the user declared.
+
+    Raises LayoutError where a categorical feature has rare levels and there are fewer than 1,000 rows.
+    """
+    chosen: list[CountedFeature] = []
+    fifth: NDArray[np.bool_] | None = None
+    for name, (kind, column) in columns.items():
+        if kind is not Kind.CATEGORICAL:
+            cells = numeric_cells(name, column.values) if kind is Kind.NUMERIC else FeatureCells(name, kind)
+            chosen.append(_counted(cells, column))
+            continue
+        declared = levels.get(name, ())
+        whole = categorical_cells(name, column.values, declared)
+        if declared or _all_common(whole, column):
+            chosen.append(_counted(whole, column))
+            continue
+        if len(ids) < FEW_ROWS_FOR_LEVELS:
+            raise LayoutError(
+                f"feature {name!r}: {len(whole.levels) + len(whole.others)} levels, some of them rare, "
+                f"in {len(ids)} rows; "
+                f"name its levels in the configuration or give at least {FEW_ROWS_FOR_LEVELS} rows"
+            )
+        if fifth is None:
+            fifth = chosen_fifth(ids)
+        cells = categorical_cells(name, column.values.filter(pl.Series(fifth)))
+        chosen.append(_counted(cells, column.take(~fifth)))
+    layout = Layout(tuple(c.cells for c in chosen))
+    return layout, np.concatenate([c.counts for c in chosen]) if chosen else np.zeros(0, np.int64)
+
+
+def chosen_fifth(ids: Iterable[str]) -> NDArray[np.bool_]:
+    """One row in five, by a hash of its id that is independent of the sampling hash."""
+    return np.array([zlib.crc32(b"layout\x1f" + i.encode("utf-8", "surrogatepass")) % 5 == 0 for i in ids])
+
+
+def _counted(cells: FeatureCells, column: Column) -> CountedFeature:
+    return CountedFeature(cells, np.bincount(cells.cells(column), minlength=cells.size))
+
+
+def _all_common(cells: FeatureCells, column: Column) -> bool:
+    if cells.others:
+        return False
+    counts = np.bincount(cells.cells(column), minlength=cells.size)[: len(cells.levels)]
+    return bool((counts >= COMMON_LEVEL_ROWS).all())
+
+
+def _middles(edges: Floats) -> Floats:
+    return (edges[:-1] + edges[1:]) / 2

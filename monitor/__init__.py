@@ -1,0 +1,1 @@
+"""Events in, and the service that runs all rooms: contract, ingest, store, fleet map, windows, schedule."""
