@@ -7,7 +7,7 @@ so that another threshold can be tried on the same past.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -104,3 +104,24 @@ class Finding:
             *(self.detector, self.baseline),
         )
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:24]
+
+
+BREAKS = frozenset({"schema", "missing", "unusable", "unseen"})
+"""Components that rather are a cause than follow from one: values that vanish, break, or were never seen."""
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings in the order in which to look at them: breaks before shifts, then by severity, then by p-value.
+
+    A feature that turns null or leaves its known range is a likelier root cause than one that moved, even when the
+    one that moved did so by more.
+    """
+    return sorted(
+        findings,
+        key=lambda f: (
+            not (f.component in BREAKS and f.severity >= 1),
+            -f.severity,
+            1.0 if f.p_value is None else f.p_value,
+            f.subject.feature,
+        ),
+    )

@@ -367,13 +367,14 @@ def categorical_cells(name: str, values: pl.Series, levels: Sequence[str] = ()) 
     """
     if levels:
         return FeatureCells(name, Kind.CATEGORICAL, levels=tuple(levels))
-    table = values.drop_nulls().value_counts(name="rows").sort(["rows", values.name], descending=[True, False])
-    seen = table[values.name].cast(pl.String).to_list()
+    table = values.drop_nulls().alias("level").value_counts(name="rows")
+    kept = table.sort(["rows", "level"], descending=[True, False]).head(MAX_LEVELS + MAX_REMEMBERED_LEVELS)
+    seen = kept["level"].to_list()
     return FeatureCells(
         name,
         Kind.CATEGORICAL,
         levels=tuple(seen[:MAX_LEVELS]),
-        others=tuple(sorted(seen[MAX_LEVELS : MAX_LEVELS + MAX_REMEMBERED_LEVELS])),
+        others=tuple(sorted(seen[MAX_LEVELS:])),
     )
 
 
@@ -438,4 +439,4 @@ def _all_common(cells: FeatureCells, column: Column) -> bool:
 
 
 def _middles(edges: Floats) -> Floats:
-    return (edges[:-1] + edges[1:]) / 2
+    return edges[:-1] / 2 + edges[1:] / 2

@@ -1,0 +1,200 @@
+"""Drift of features between two count vectors, judged as independent rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from detectors.effects import jensen_shannon, location_auc, psi, wasserstein_sd
+from detectors.finding import Contribution, Finding, Status, Subject, Window
+from detectors.layout import Counts, FeatureCells, Layout
+from detectors.scores import EXPLANATION_ORDER, Score, feature_scores
+
+RANK_TOLERANCE = 0.02
+"""Location and scale: difference of mean pooled ranks (AUC - 1/2) that is too small to matter."""
+SHARE_TOLERANCE = 0.01
+"""Missing, unusable, unseen, levels: difference of shares (1 percentage point) that is too small to matter."""
+DISTANCE_TOLERANCE = 0.05
+"""Shape: Jensen-Shannon distance above chance that is too small to matter."""
+TOLERANCES: Mapping[str, float] = {
+    "missing": SHARE_TOLERANCE,
+    "unusable": SHARE_TOLERANCE,
+    "unseen": SHARE_TOLERANCE,
+    "level": SHARE_TOLERANCE,
+    "scale": RANK_TOLERANCE,
+    "location": RANK_TOLERANCE,
+    "shape": DISTANCE_TOLERANCE,
+}
+SIGNIFICANT = 0.05
+"""Components at or below it, after correction for the feature's scores, may name the change."""
+SHOWN_CELLS = 5
+ONE_SIDED_95 = 1.6448536269514722
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How one feature differs between the baseline's and the current rows; the fields are those of Finding."""
+
+    status: Status
+    n: int
+    n_baseline: int
+    value: float | None = None
+    p_value: float | None = None
+    component: str = ""
+    severity: float = 0.0
+    effects: Mapping[str, float] = field(default_factory=dict)
+    contributions: tuple[Contribution, ...] = ()
+    message: str = ""
+
+
+def compare_feature(
+    cells: FeatureCells,
+    baseline: Counts | NDArray[np.float64],
+    current: Counts | NDArray[np.float64],
+    minimum_rows: int = 200,
+) -> Comparison:
+    """Compares one feature's counts.
+
+    ``p_value`` is that of "both sides are random rows of one population": the least p of the feature's k scores,
+    times k. It holds for independent rows: in a window with a season or autocorrelation it is too small. It says
+    nothing about joint changes of several features. ``value`` is the Jensen-Shannon distance to base 2 over all cells.
+
+    ``effects``: ``psi``, ``jensen_shannon``, ``missing_difference`` (share, current minus baseline), for ordered
+    features ``location_auc`` (chance that a current row exceeds a baseline row, minus 1/2) and ``wasserstein_sd``
+    where it is defined.
+
+    ``severity`` is the largest lower 95 % bound of a component's effect over its tolerance, ``component`` the first
+    in EXPLANATION_ORDER among the significant components that reach half of that severity. Without a significant
+    one it is the component with the least p; for an identical constant it is empty, with p = 1.
+
+    >>> from detectors.layout import Kind
+    >>> flag = FeatureCells("flag", Kind.CATEGORICAL, levels=("no", "yes"))
+    >>> found = compare_feature(flag, np.array([900, 100, 0, 0, 0, 0]), np.array([800, 200, 0, 0, 0, 0]))
+    >>> found.component, found.contributions[0]
+    ('level', Contribution(cell='yes', baseline_share=0.1, share=0.2))
+    """
+    c, r = current.astype(np.float64), baseline.astype(np.float64)
+    n, m = float(c.sum()), float(r.sum())
+    rows = (round(n), round(m))
+    if n == 0 or m == 0:
+        return Comparison(Status.NOT_ENOUGH_DATA, *rows, message=_too_few(n, m, minimum_rows))
+    effects = _effects(cells, r, c)
+    value = effects["jensen_shannon"]
+    shown = _contributions(cells, r, c)
+    if min(n, m) < minimum_rows:
+        message = _too_few(n, m, minimum_rows)
+        return Comparison(
+            Status.NOT_ENOUGH_DATA, *rows, value=value, effects=effects, contributions=shown, message=message
+        )
+    scores = feature_scores(cells, r, c)
+    component, severity = _explain(scores)
+    return Comparison(
+        Status.MEASURED,
+        *rows,
+        value=value,
+        p_value=min([1.0, *(len(scores) * s.p_value for s in scores)]),
+        component=component,
+        severity=severity,
+        effects=effects,
+        contributions=shown,
+    )
+
+
+def drift_findings(
+    window: Window,
+    subject: Subject,
+    detector: str,
+    baseline_name: str,
+    layout: Layout,
+    baseline: Counts | NDArray[np.float64],
+    current: Counts | NDArray[np.float64],
+    minimum_rows: int,
+    features: Collection[str] | None = None,
+) -> list[Finding]:
+    """One finding for each feature of the layout, or for those named: ``compare_feature`` on its cells.
+
+    The p-values are not corrected for the number of features; see ``detectors.multiplicity.holm``.
+
+    detector, baseline_name
+        What the findings call themselves and their other side, such as ``drift`` and ``reference:training``.
+    """
+    findings = []
+    for cells in layout.features:
+        if features is not None and cells.name not in features:
+            continue
+        span = layout.spans[cells.name]
+        found = compare_feature(cells, baseline[span], current[span], minimum_rows)
+        findings.append(
+            Finding(
+                window,
+                replace(subject, feature=cells.name),
+                detector,
+                baseline_name,
+                found.status,
+                found.value,
+                p_value=found.p_value,
+                n=found.n,
+                n_baseline=found.n_baseline,
+                component=found.component,
+                severity=found.severity,
+                effects=found.effects,
+                contributions=found.contributions,
+                message=found.message,
+            )
+        )
+    return findings
+
+
+def _too_few(n: float, m: float, minimum_rows: int) -> str:
+    return f"{n:.0f} rows against {m:.0f} in the baseline; {minimum_rows} are needed on each side"
+
+
+def _effects(cells: FeatureCells, r: NDArray[np.float64], c: NDArray[np.float64]) -> dict[str, float]:
+    missing = cells.state("missing")
+    effects = {
+        "psi": psi(r, c),
+        "jensen_shannon": jensen_shannon(r, c),
+        "missing_difference": float(c[missing] / c.sum() - r[missing] / r.sum()),
+    }
+    ordered_c, ordered_r = c[: cells.ordered], r[: cells.ordered]
+    if ordered_c.any() and ordered_r.any():
+        effects["location_auc"] = location_auc(ordered_r, ordered_c)
+        distance = wasserstein_sd(cells, r, c)
+        if distance is not None:
+            effects["wasserstein_sd"] = distance
+    return effects
+
+
+def _contributions(cells: FeatureCells, r: NDArray[np.float64], c: NDArray[np.float64]) -> tuple[Contribution, ...]:
+    n, m = float(c.sum()), float(r.sum())
+    pooled = c + r
+    differing = (c / n - r / m) ** 2 / np.where(pooled > 0, pooled, 1.0)
+    largest = np.argsort(-differing, kind="stable")[:SHOWN_CELLS]
+    return tuple(
+        Contribution(cells.labels[i], float(r[i] / m), float(c[i] / n)) for i in largest.tolist() if differing[i] > 0
+    )
+
+
+def _explain(scores: Sequence[Score]) -> tuple[str, float]:
+    """The component that names the change, and the severity."""
+    if not scores:
+        return "", 0.0
+    severities = {s.component: _lower_bound(s) / TOLERANCES[s.component] for s in scores}
+    severity = max(severities.values())
+    naming = {
+        s.component
+        for s in scores
+        if len(scores) * s.p_value <= SIGNIFICANT and severities[s.component] >= severity / 2
+    }
+    first = next((name for name in EXPLANATION_ORDER if name in naming), None)
+    return first or min(scores, key=lambda s: s.p_value).component, severity
+
+
+def _lower_bound(score: Score) -> float:
+    """The one-sided 95 % lower bound of the effect's size, as if its error were the normal one that gives its p."""
+    z = -float(ndtri(score.p_value / 2))
+    return abs(score.effect) * max(0.0, 1 - ONE_SIDED_95 / z) if z > 0 else 0.0

@@ -1,0 +1,76 @@
+"""Tail probabilities against scipy.stats."""
+
+import numpy as np
+import pytest
+import scipy.stats as st
+
+from detectors.tails import LARGEST_EXACT_VARIANCE, chi_square_p, hypergeometric_p, sum_p
+
+
+def exact_mid_p(x: int, k: int, n: int, m: int) -> float:
+    """By the definition: everything less likely than x, and half of what is as likely."""
+    every = np.arange(max(0, k - m), min(k, n) + 1)
+    likely = st.hypergeom(n + m, k, n).pmf(every)
+    seen = likely[every == x][0]
+    as_likely = np.isclose(likely, seen, rtol=1e-6, atol=0)
+    return float(likely[(likely < seen) & ~as_likely].sum() + likely[as_likely].sum() / 2)
+
+
+def variance(k: int, n: int, m: int) -> float:
+    total = n + m
+    return n * m * k * (total - k) / total**2 / (total - 1)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (5, 3), (200, 300), (500, 10_000), (10_000, 500), (2_000, 1_000)])
+@pytest.mark.parametrize("share", [0.0005, 0.01, 0.3, 0.9, 0.9999])
+def test_every_count_from_far_below_to_far_above_has_the_exact_tail(n: int, m: int, share: float) -> None:
+    k = round(share * (n + m))
+    x = np.unique(np.linspace(max(0, k - m), min(k, n), 60).round())
+    expected = np.array([exact_mid_p(int(i), k, n, m) if len(x) > 1 else 1.0 for i in x])
+    found = hypergeometric_p(x, np.full(len(x), float(k)), n, m)
+    assert variance(k, n, m) < LARGEST_EXACT_VARIANCE
+    shown = expected > 1e-18
+    np.testing.assert_allclose(found[shown], expected[shown], rtol=1e-7)
+    assert (found[~shown] <= 2e-18).all()
+
+
+def test_large_counts_use_a_normal_tail_that_is_close_to_the_exact_one() -> None:
+    n, m, k = 50_000, 100_000, 60_000
+    sd = variance(k, n, m) ** 0.5
+    assert sd**2 > LARGEST_EXACT_VARIANCE
+    x = np.round(n * k / (n + m) + sd * np.array([-4.0, -2.0, 1.0, 3.0]))
+    expected = [exact_mid_p(int(i), k, n, m) for i in x]
+    np.testing.assert_allclose(hypergeometric_p(x, np.full(4, float(k)), n, m), expected, rtol=0.05)
+
+
+def test_swapping_the_sides_changes_nothing() -> None:
+    hits, others = np.array([0.0, 3.0, 40.0, 7.0]), np.array([4.0, 0.0, 60.0, 900.0])
+    there = hypergeometric_p(hits, hits + others, 300, 4_000)
+    back = hypergeometric_p(others, hits + others, 4_000, 300)
+    np.testing.assert_allclose(there, back, rtol=1e-9)
+
+
+def test_weighted_counts_never_round_into_the_impossible() -> None:
+    """All 10.5 baseline rows and half a current row are hits, so nothing is unusual; yet 11 hits exceed 10 rows."""
+    assert hypergeometric_p(np.array([0.5]), np.array([11.0]), 0.5, 10.5)[0] == 1.0
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(500, 10_000, 300), (1_000, 200, 60), (300, 300, 100)])
+def test_sum_of_a_two_valued_score_has_the_pearson_tail_with_the_moments_of_the_hypergeometric(
+    n: int, m: int, k: int
+) -> None:
+    total = n + m
+    share = k / total
+    hit, other = np.sqrt((1 - share) / share), -np.sqrt(share / (1 - share))
+    third = share * hit**3 + (1 - share) * other**3
+    mean, squared, skewness = st.hypergeom.stats(total, k, n, moments="mvs")
+    for x in (round(mean - 2.5 * squared**0.5), round(mean + 1), round(mean + 4 * squared**0.5)):
+        z = (x - mean) / squared**0.5
+        tails = st.pearson3(float(skewness)) if abs(skewness) > 1e-9 else st.norm
+        expected = min(1.0, 2 * min(tails.sf(z), tails.cdf(z)))
+        assert sum_p(x * hit + (n - x) * other, third, n, m) == pytest.approx(expected, rel=1e-6)
+
+
+def test_chi_square_tail() -> None:
+    assert chi_square_p(45.0, 20) == pytest.approx(st.chi2.sf(45.0, 20), rel=1e-12)
+    assert chi_square_p(0.0, 3) == 1.0
