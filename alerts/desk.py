@@ -1,0 +1,257 @@
+"""The desk where findings come in and decisions go out. Open this file first.
+
+``take``, for the findings of each window:
+    judge → set aside what accuses the gone → advance the incidents → tell → ask for an action, unless a guard objects
+``follow``, at every tick:
+    look for the effect of actions → retire the incidents whose subject has gone
+``deliver``, as often as you like:
+    send the messages that are due
+
+What ``take`` and ``follow`` decide is written in one transaction, messages included; only ``deliver`` talks to the
+network. ``now`` is always given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from alerts.action import Action
+from alerts.actions.rollback import Rollback, has_effect, refusal, target_share
+from alerts.delivery import send as send_over_http
+from alerts.incidents import Change, Incident, advance, incident_key, retire
+from alerts.ledger import Book, Ledger, UnknownActionError, WrongTokenError
+from alerts.ledger.records import Message
+from alerts.messages import alert_body, new_message_id, rollback_body
+from alerts.notifiers.webhook import Webhook
+from alerts.policy import ModelRules, Policy, Verdict, judge_window
+from alerts.post import Post, Send
+from alerts.reports import read_report
+from alerts.serving import Served, Traffic, has_gone, rows_of, served_lately, served_now
+from detectors.finding import Finding, Window
+
+__all__ = ["Desk", "ModelRules", "Traffic"]
+
+
+class Desk:
+    """Decides on findings, and sees decisions through. Safe to use from several threads at once.
+
+    callback_base
+        Address of this service, for reports on actions.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        policies: Sequence[Policy],
+        notifiers: Mapping[str, Webhook],
+        actions: Mapping[str, Rollback],
+        traffic: Traffic,
+        callback_base: str = "",
+        send: Send = send_over_http,
+    ) -> None:
+        self._ledger = ledger
+        self._policies = {p.name: p for p in policies}
+        self._actions = actions
+        self._traffic = traffic
+        self._callback_base = callback_base
+        self._post = Post(ledger, notifiers, send)
+
+    # Deciding
+
+    def verdicts(self, rules: ModelRules, findings: Sequence[Finding]) -> list[dict[str, Any]]:
+        """What the policies say of findings, without deciding anything."""
+        by_window: dict[Window, list[Finding]] = defaultdict(list)
+        for finding in findings:
+            by_window[finding.window].append(finding)
+        policies = list(self._policies.values())
+        return [
+            verdict.to_dict()
+            for window, here in by_window.items()
+            for _, verdict in judge_window(policies, rules, here, window.end - window.start)
+        ]
+
+    def take(self, now: datetime, rules: ModelRules, findings: Sequence[Finding], window_length: timedelta) -> None:
+        """Decide on the findings of one window. The same window again changes nothing."""
+        judged = judge_window(list(self._policies.values()), rules, findings, window_length)
+        serving: Served = {}
+        lately: Served = {}
+        if any(verdict.state == "drifted" for _, verdict in judged):
+            serving = served_now(self._traffic, rules.environment, rules.model, now)
+            lately = served_lately(self._traffic, rules.environment, rules.model, now)
+        with self._ledger.writing() as book:
+            for policy, verdict in judged:
+                # Late labels keep telling of a version that has gone, and nothing is to be done about it any more.
+                gone = has_gone(lately, policy.watch, verdict.version, verdict.server)
+                if not (gone and verdict.state == "drifted"):
+                    self._advance(book, now, policy, verdict, serving)
+
+    def _advance(self, book: Book, now: datetime, policy: Policy, verdict: Verdict, serving: Served) -> None:
+        known = book.incident(incident_key(verdict))
+        if known is None and verdict.state != "drifted":
+            return
+        incident, change = advance(known or Incident.of(policy, verdict), verdict, policy, now)
+        if incident == known or (change == "cleared" and _awaits_effect(book, incident)):
+            return
+        book.keep(incident, new=known is None)
+        if change is not None:
+            self._tell(book, now, incident, change)
+        if change == "found" and policy.action is not None:
+            self._act(book, now, policy.action, incident, serving)
+
+    def _tell(self, book: Book, now: datetime, incident: Incident, change: Change) -> None:
+        _log(book, now, f"{incident.watch}_{change}", incident)
+        if incident.severity != "page":
+            return
+        _log(book, now, "alert_firing" if change == "found" else "alert_resolved", incident)
+        policy = self._policies.get(incident.policy)
+        for endpoint in policy.notify if policy else ():
+            body = alert_body(incident, change, now)
+            message = Message(new_message_id(), "alert", endpoint, incident.environment, incident.model, body)
+            book.enqueue(message, now)
+
+    def _act(self, book: Book, now: datetime, name: str, incident: Incident, serving: Served) -> None:
+        rollback = self._actions[name]
+        environment, model, version = incident.environment, incident.model, incident.version
+        firing = [i for i in book.unsettled(environment, model) if i.state == "firing"]
+        objection = refusal(rollback, incident, serving, firing, book.actions(environment, model), now)
+        about = {"policy": incident.policy, "version": version, "baseline_version": incident.baseline_version}
+        if objection:
+            book.log(now, "rollback_refused", environment, model, **about, reason=objection)
+            return
+        token = secrets.token_urlsafe(32)
+        action = Action(
+            id=f"act_{secrets.token_hex(12)}",
+            name=name,
+            policy=incident.policy,
+            incident=incident.key,
+            environment=environment,
+            model=model,
+            version=version,
+            target=incident.baseline_version,
+            accused_share=rows_of(serving, version) / rows_of(serving),
+            state="requested",
+            dry_run=rollback.dry_run,
+            requested_at=now,
+            expires_at=now + rollback.expires,
+            effect_within=rollback.effect_within,
+            effect_share=rollback.effect_share,
+            settle=rollback.settle,
+            token_hash=_hash(token),
+        )
+        book.add_action(action)
+        dry = {"dry_run": True} if action.dry_run else {}
+        book.log(now, "rollback_requested", environment, model, action_id=action.id, **about, **dry)
+        summary = f"{incident.watch.replace('_', ' ')}: put version {action.target} back in place of {version}"
+        body = rollback_body(action, summary, token, self._callback_base)
+        command = Message(
+            new_message_id(), "command", rollback.notifier, environment, model, body, action.id, action.expires_at
+        )
+        book.enqueue(command, now)
+
+    # Seeing it through
+
+    def follow(self, now: datetime, rules: ModelRules) -> None:
+        """See which actions have had their effect, or missed it, and which incidents have lost their subject."""
+        with self._ledger.reading() as book:
+            awaited = [a for a in book.actions(rules.environment, rules.model) if a.in_flight and not a.dry_run]
+            unsettled = book.unsettled(rules.environment, rules.model)
+        if not awaited and not unsettled:
+            return
+        since_request = [a for a in awaited if now - a.settle >= a.requested_at]
+        model = (rules.environment, rules.model)
+        shown = {a.id: self._traffic.served(*model, now - a.settle, now) for a in since_request}
+        lately = served_lately(self._traffic, *model, now)
+        with self._ledger.writing() as book:
+            for action in book.actions(*model):
+                _look_for_effect(book, now, action, shown.get(action.id, {}))
+            for incident in book.unsettled(*model):
+                self._retire(book, now, incident, lately)
+
+    def _retire(self, book: Book, now: datetime, incident: Incident, lately: Served) -> None:
+        reason = self._lost_subject(incident, lately)
+        if not reason or _awaits_effect(book, incident):
+            return
+        retired, change = retire(incident, reason, now)
+        book.keep(retired, new=False)
+        if change is not None:
+            self._tell(book, now, retired, change)
+
+    def _lost_subject(self, incident: Incident, lately: Served) -> str:
+        policy = self._policies.get(incident.policy)
+        if policy is None or not policy.watches(incident.model):
+            return f"policy {incident.policy} no longer watches it"
+        if has_gone(lately, incident.watch, incident.version, incident.server):
+            places = (("version", incident.version), ("server", incident.server))
+            return f"{' on '.join(f'{what} {name}' for what, name in places if name)} no longer serves"
+        return ""
+
+    def callback(self, action_id: str, token: str, event: Mapping[str, Any], now: datetime) -> None:
+        """Take a report on an action from whoever carries it out: ``{"state": "started"}`` and the like.
+
+        ``state`` is started, succeeded, failed or refused; ``run_url``, ``deployed_version`` and ``message`` may be
+        there. The same state of the same run again changes nothing. It is written down and proves nothing.
+
+        Raises UnknownActionError, WrongTokenError or BadCallbackError.
+        """
+        with self._ledger.writing() as book:
+            action = book.action(action_id)
+            if action is None:
+                raise UnknownActionError(f"there is no action {action_id[:64]!r}")
+            if not hmac.compare_digest(_hash(token), action.token_hash):
+                raise WrongTokenError("the bearer token is not this action's; it came with the request")
+            report = read_report(event)
+            if book.add_report(action_id, report["state"], report.get("run_url", "")):
+                about = {"action_id": action_id, "version": action.version, "baseline_version": action.target}
+                told = {name: value for name, value in report.items() if name != "state"}
+                book.log(now, f"rollback_{report['state']}", action.environment, action.model, **about, **told)
+
+    def deliver(self, now: datetime) -> int:
+        """Send the messages that are due. How many were received."""
+        return self._post.deliver(now)
+
+
+def _look_for_effect(book: Book, now: datetime, action: Action, served: Served) -> None:
+    """``version`` is the accused, ``baseline_version`` the target, ``value`` the target's share of the rows."""
+    if not action.in_flight or action.dry_run:
+        return
+    about = {"action_id": action.id, "version": action.version, "baseline_version": action.target}
+    about_effect = {**about, "value": round(target_share(action, served), 4)}
+    if has_effect(action, served):
+        book.change_action(action, "effective")
+        book.withdraw(action.id)
+        book.log(now, "rollback_effective", action.environment, action.model, **about_effect)
+    elif action.deadline is not None and now >= action.deadline:
+        book.change_action(action, "ineffective")
+        reason = f"version {action.target} did not get {action.effect_share:.0%} of the rows in time"
+        book.log(now, "rollback_ineffective", action.environment, action.model, **about_effect, reason=reason)
+
+
+def _awaits_effect(book: Book, incident: Incident) -> bool:
+    """Its action is in flight: whether that worked is told before the incident ends."""
+    actions = book.actions(incident.environment, incident.model)
+    return any(a.in_flight and not a.dry_run and a.incident == incident.key for a in actions)
+
+
+def _log(book: Book, now: datetime, event: str, incident: Incident) -> None:
+    about = {
+        "policy": incident.policy,
+        "incident": incident.key,
+        "version": incident.version,
+        "server": incident.server,
+        "segment": incident.segment,
+        "baseline_version": incident.baseline_version,
+        "features": list(incident.features),
+        "value": incident.value,
+        "reason": incident.reason,
+    }
+    book.log(now, event, incident.environment, incident.model, **about)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,146 @@
+"""The life of an incident, over all sequences of verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from alerting import window
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alerts.incidents import Change, Incident, advance, incident_key, retire
+from alerts.policy import Policy, State, Verdict
+
+POLICY = Policy("inputs", "drift", hold=2, clear=2)
+STATES: tuple[State, ...] = ("ok", "drifted", "unsure", "error")
+some_states = st.lists(st.sampled_from(STATES), max_size=30)
+counts = st.integers(1, 4)
+
+
+def verdict(number: int, state: State) -> Verdict:
+    features = (f"feature{number}",) if state == "drifted" else ()
+    return Verdict("inputs", state, "2", "", "", window(number), features=features)
+
+
+def run(states: list[State], policy: Policy = POLICY) -> tuple[Incident, list[tuple[int, Change]]]:
+    incident = Incident.of(policy, verdict(0, "ok"))
+    changes: list[tuple[int, Change]] = []
+    for i, state in enumerate(states):
+        incident, change = advance(incident, verdict(i, state), policy, window(i).end)
+        if change is not None:
+            changes.append((i, change))
+    return incident, changes
+
+
+@given(some_states, counts, counts)
+def test_unsure_and_error_change_nothing(states: list[State], hold: int, clear: int) -> None:
+    policy = replace(POLICY, hold=hold, clear=clear)
+    blanked: list[State] = []
+    incident = Incident.of(policy, verdict(0, "ok"))
+    for i, state in enumerate(states):
+        before = incident
+        incident, change = advance(incident, verdict(i, state), policy, window(i).end)
+        if state in ("unsure", "error"):
+            assert (incident, change) == (before, None)
+        else:
+            blanked.append(state)
+    assert [change for _, change in run(states, policy)[1]] == [change for _, change in run(blanked, policy)[1]]
+
+
+@given(some_states, counts, counts)
+def test_an_alarm_never_repeats_without_clearing(states: list[State], hold: int, clear: int) -> None:
+    changes = [change for _, change in run(states, replace(POLICY, hold=hold, clear=clear))[1]]
+    assert changes == [("found", "cleared")[i % 2] for i in range(len(changes))]
+
+
+@given(some_states, counts, counts)
+def test_every_change_has_its_windows_in_a_row(states: list[State], hold: int, clear: int) -> None:
+    _, changes = run(states, replace(POLICY, hold=hold, clear=clear))
+    for i, change in changes:
+        known = [s for s in states[: i + 1] if s in ("ok", "drifted")]
+        expected, needed = ("drifted", hold) if change == "found" else ("ok", clear)
+        assert known[-needed:] == [expected] * needed
+
+
+@given(some_states, counts)
+def test_what_is_firing_has_been_found_and_not_cleared(states: list[State], hold: int) -> None:
+    incident, changes = run(states, replace(POLICY, hold=hold))
+    assert (incident.state == "firing") == (len(changes) % 2 == 1)
+
+
+@given(some_states, st.data())
+def test_judging_a_window_again_changes_nothing(states: list[State], data: st.DataObject) -> None:
+    incident, _ = run(states)
+    known = [i for i, s in enumerate(states) if s in ("ok", "drifted")]
+    if known:
+        again = data.draw(st.integers(0, known[-1]))
+        state = data.draw(st.sampled_from(STATES))
+        assert advance(incident, verdict(again, state), POLICY, window(99).end) == (incident, None)
+
+
+@given(st.integers(1, 20))
+def test_flapping_never_fires(times: int) -> None:
+    assert run(["drifted", "ok"] * times)[1] == []
+
+
+def test_the_states_on_the_way() -> None:
+    states: list[State] = ["ok", "drifted", "ok", "drifted", "drifted", "ok", "drifted", "ok", "ok", "drifted"]
+    seen = [run(states[: i + 1])[0].state for i in range(len(states))]
+    assert seen == [
+        *("inactive", "pending", "inactive", "pending", "firing"),
+        *("firing", "firing", "firing", "resolved", "pending"),
+    ]
+
+
+def test_it_tells_of_the_latest_drifted_window_and_since_when() -> None:
+    incident, _ = run(["drifted", "drifted", "drifted", "ok"])
+    assert incident.features == ("feature2",)
+    assert incident.since == window(1).end
+    assert incident.last_window_end == window(3).end
+
+
+def test_severity_is_that_of_the_policy_when_it_was_found() -> None:
+    pending, _ = run(["drifted"])
+    firing, change = advance(pending, verdict(1, "drifted"), replace(POLICY, severity="page"), window(1).end)
+    assert (firing.severity, change) == ("page", "found")
+    kept, _ = advance(firing, verdict(2, "drifted"), POLICY, window(2).end)
+    assert kept.severity == "page"
+
+
+@pytest.mark.parametrize(
+    ("states", "state", "change"),
+    [
+        (["drifted", "drifted"], "resolved", "cleared"),
+        (["drifted"], "inactive", None),
+        (["ok"], "inactive", None),
+        (["drifted", "drifted", "ok", "ok"], "resolved", None),
+    ],
+)
+def test_retiring(states: list[State], state: str, change: str | None) -> None:
+    now = window(9).end
+    incident, told = retire(run(states)[0], "version 2 no longer serves", now)
+    assert (incident.state, told) == (state, change)
+    if change:
+        assert (incident.reason, incident.since) == ("version 2 no longer serves", now)
+
+
+def test_a_retired_incident_starts_from_nothing() -> None:
+    retired, _ = retire(run(["drifted", "drifted"])[0], "gone", window(1).end + timedelta(minutes=30))
+    again, change = advance(retired, verdict(2, "drifted"), POLICY, window(2).end)
+    assert (again.state, change, again.reason) == ("pending", None, "")
+
+
+def test_every_part_of_the_subject_makes_another_incident() -> None:
+    base = verdict(0, "ok")
+    others = [
+        replace(base, policy="other"),
+        replace(base, version="3"),
+        replace(base, version="", server="2"),
+        replace(base, version="", segment="2"),
+        replace(base, window=replace(base.window, model="fraud")),
+        replace(base, window=replace(base.window, environment="staging")),
+    ]
+    assert len({incident_key(v) for v in [base, *others]}) == 7
+    assert incident_key(base) == incident_key(verdict(5, "drifted"))

@@ -1,0 +1,265 @@
+"""Verdicts from findings."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from alerting import HOUR, RULES, accuracy_drop, finding
+from scipy.stats import binom
+
+from alerts.policy import ModelRules, Policy, Verdict, explain, judge, judge_window
+from detectors.finding import Finding, Status
+
+DRIFT = Policy("inputs", "drift")
+OUTLIER = Policy("servers", "server_outlier")
+
+
+def drift(feature: str, p: float | None, severity: float = 2.0, **more: Any) -> Finding:
+    return finding("drift", p=p, severity=severity, feature=feature, **more)
+
+
+def only(verdicts: list[Verdict]) -> Verdict:
+    assert len(verdicts) == 1
+    return verdicts[0]
+
+
+def test_holm_decides_which_features_count() -> None:
+    """tea-tasting's documentation: adjusted .118, .0633, .0633, .00872."""
+    findings = [drift(name, p) for name, p in zip("abcd", [0.118, 0.0211, 0.0213, 0.00218], strict=True)]
+    assert only(judge(DRIFT, findings, alpha=0.05)).features == ("d",)
+    assert set(only(judge(DRIFT, findings, alpha=0.07)).features) == {"b", "c", "d"}
+    assert only(judge(DRIFT, findings, alpha=0.008)).state == "ok"
+
+
+def test_features_come_worst_first_with_the_worst_ones_value() -> None:
+    findings = [
+        drift("mild", 1e-9, severity=1.5, value=0.2),
+        drift("bad", 1e-4, severity=9.0, value=0.7),
+        drift("tiny", 1e-12, severity=0.9),
+    ]
+    verdict = only(judge(DRIFT, findings, alpha=0.01))
+    assert (verdict.state, verdict.features, verdict.value) == ("drifted", ("bad", "mild"), 0.7)
+    assert verdict.evidence == (findings[1].id, findings[0].id)
+
+
+def test_a_change_too_small_to_matter_is_ok_however_significant() -> None:
+    assert only(judge(DRIFT, [drift("a", 0.0, severity=0.99)], alpha=0.01)).state == "ok"
+    assert only(judge(Policy("p", "drift", least_severity=0.5), [drift("a", 0.0, 0.99)], 0.01)).state == "drifted"
+
+
+def test_no_data_is_unsure_and_a_crash_is_an_error_never_ok() -> None:
+    poor = drift("a", None, status=Status.NOT_ENOUGH_DATA, message="12 rows; 200 are needed")
+    broken = drift("b", None, status=Status.ERROR, message="singular")
+    fine, bad = drift("c", 0.5), drift("d", 0.0)
+    assert (only(judge(DRIFT, [poor], 0.01)).state, only(judge(DRIFT, [poor], 0.01)).reason) == (
+        "unsure",
+        "12 rows; 200 are needed",
+    )
+    assert only(judge(DRIFT, [poor, fine], 0.01)).state == "ok"
+    assert (only(judge(DRIFT, [fine, broken], 0.01)).state, only(judge(DRIFT, [fine, broken], 0.01)).reason) == (
+        "error",
+        "singular",
+    )
+    assert only(judge(DRIFT, [bad, broken], 0.01)).state == "drifted"
+    assert judge(DRIFT, [], 0.01) == []
+
+
+def test_drift_is_judged_per_version_and_segment_and_not_per_server() -> None:
+    findings = [
+        drift("a", 1e-9, version="1"),
+        drift("a", 0.5, version="2"),
+        drift("a", 0.5, segment="country=de"),
+        drift("a", 1e-9, server="s1"),
+        drift("a", 1e-9, without_server="s1"),
+    ]
+    verdicts = {(v.version, v.server, v.segment): v.state for v in judge(DRIFT, findings, 0.01)}
+    assert verdicts == {("1", "", ""): "drifted", ("2", "", ""): "ok", ("", "", "country=de"): "ok"}
+
+
+def test_the_correction_spans_all_servers_together() -> None:
+    """p = 0.01 once among k comparisons is significant at 0.05 for k = 5 (Holm: 0.05) and not for k = 6 (0.06)."""
+
+    def verdicts(servers: int) -> list[str]:
+        findings = [
+            finding("server_outlier", p=0.01 if i == 0 else 0.9, server=f"s{i}", feature="x") for i in range(servers)
+        ]
+        return [v.state for v in judge(OUTLIER, findings, alpha=0.05)]
+
+    assert verdicts(5) == ["drifted", "ok", "ok", "ok", "ok"]
+    assert verdicts(6) == ["ok"] * 6
+
+
+def test_untested_servers_are_unsure_with_the_reason() -> None:
+    findings = [finding("server_outlier", p=None, severity=50.0, server="s1", feature="x", message="routing unknown")]
+    verdict = only(judge(OUTLIER, findings, alpha=0.05))
+    assert (verdict.state, verdict.reason) == ("unsure", "routing unknown")
+
+
+def test_a_version_contrast_names_both_versions() -> None:
+    findings = [finding("version_contrast", p=1e-9, baseline="version:1", version="2", feature="x")]
+    verdict = only(judge(Policy("p", "version_contrast"), findings, 0.01))
+    assert (verdict.state, verdict.version, verdict.baseline_version) == ("drifted", "2", "1")
+
+
+def test_a_drift_verdict_accuses_no_version_against_another() -> None:
+    assert only(judge(DRIFT, [drift("x", 1e-9, version="2")], 0.01)).baseline_version == ""
+
+
+@pytest.mark.parametrize(
+    ("margin", "alpha", "state"),
+    [
+        (0.02, 0.00136, "drifted"),  # 3 standard errors above the margin: p = 1 - Phi(3) = 0.00135
+        (0.02, 0.00134, "ok"),
+        (0.05, 0.49, "ok"),  # at the margin: p = 1/2
+        (0.0, 2.9e-7, "drifted"),  # 5 standard errors: p = 2.87e-7
+        (0.0, 2.8e-7, "ok"),
+    ],
+)
+def test_an_accuracy_drop_counts_beyond_its_margin(margin: float, alpha: float, state: str) -> None:
+    verdict = only(judge(Policy("p", "accuracy_drop", margin=margin), [accuracy_drop(0, 0.05)], alpha))
+    assert (verdict.state, verdict.value, verdict.baseline_version) == (state, 0.05, "1")
+
+
+def test_an_accuracy_drop_is_corrected_for_the_number_of_versions() -> None:
+    policy = Policy("p", "accuracy_drop")
+    three_errors, none = accuracy_drop(0, 0.03, "2"), accuracy_drop(0, 0.0, "3")  # p = 0.00135 and 0.5
+    assert [v.state for v in judge(policy, [three_errors, none], 0.0027)] == ["drifted", "ok"]
+    assert [v.state for v in judge(policy, [three_errors, none], 0.0026)] == ["ok", "ok"]
+
+
+def test_better_is_never_an_accuracy_drop() -> None:
+    assert only(judge(Policy("p", "accuracy_drop"), [accuracy_drop(0, -0.5)], 0.499)).state == "ok"
+
+
+@pytest.mark.parametrize("watch", ["latency", "errors", "health"])
+def test_a_limit_is_exceeded_when_the_whole_interval_is_above(watch: Any) -> None:
+    policy = Policy("p", watch, limit=0.2)
+    findings = [
+        finding(watch, value=0.3, low=0.21, server="a"),
+        finding(watch, value=0.3, low=0.2, server="b"),
+        finding(watch, status=Status.NOT_ENOUGH_DATA, message="3 rows", server="c"),
+        finding(watch, value=0.3, low=None, server="d"),
+        finding(watch, status=Status.ERROR, server="e"),
+    ]
+    states = {v.server: v.state for v in judge(policy, findings, alpha=0.01)}
+    assert states == {"a": "drifted", "b": "ok", "c": "unsure", "d": "unsure", "e": "error"}
+
+
+def test_false_alarms_stay_within_alpha_when_nothing_changed() -> None:
+    """2000 windows of 4 servers by 5 features, p-values uniform as they are under the null."""
+    rng = np.random.default_rng(20260302)
+    windows, alpha, alarms = 2000, 0.05, 0
+    for _ in range(windows):
+        p_values = rng.random(20)
+        findings = [
+            finding("server_outlier", p=float(p), server=f"s{i % 4}", feature=f"x{i // 4}")
+            for i, p in enumerate(p_values)
+        ]
+        alarms += any(v.state == "drifted" for v in judge(OUTLIER, findings, alpha))
+    assert binom.ppf(0.0005, windows, 1 - (1 - alpha / 20) ** 20) <= alarms <= binom.ppf(0.9995, windows, alpha)
+
+
+# Drift that is one server's
+
+
+def outlier(*servers: str) -> list[Finding]:
+    return [finding("server_outlier", p=1e-12, server=s, version="2", feature="age") for s in servers]
+
+
+def explained(findings: list[Finding], policy: Policy = DRIFT) -> Verdict:
+    verdicts = explain(policy, judge(policy, findings, 0.01), judge(OUTLIER, findings, 0.01), findings, 0.01)
+    return only(verdicts)
+
+
+def test_drift_that_is_gone_without_the_outlier_is_the_servers() -> None:
+    verdict = explained([drift("age", 1e-9), drift("age", 0.3, without_server="s3"), *outlier("s3")])
+    assert (verdict.state, verdict.features, verdict.reason) == ("ok", (), "explained by server s3")
+
+
+def test_drift_that_is_too_small_to_matter_without_the_outlier_is_the_servers() -> None:
+    verdict = explained([drift("age", 1e-9), drift("age", 1e-5, 0.4, without_server="s3"), *outlier("s3")])
+    assert verdict.state == "ok"
+
+
+def test_only_the_explained_features_are_dropped() -> None:
+    verdict = explained(
+        [
+            drift("age", 1e-9, severity=9.0, value=0.9),
+            drift("income", 1e-9, value=0.4),
+            drift("age", 0.3, without_server="s3"),
+            drift("income", 0.3, without_server="s3"),  # gone as well, but no outlier verdict pins it on s3
+            *outlier("s3"),
+        ]
+    )
+    assert (verdict.state, verdict.features, verdict.value) == ("drifted", ("income",), 0.4)
+    assert verdict.evidence == (drift("income", 1e-9).id,)
+    assert verdict.reason == "age explained by server s3"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [drift("age", 1e-9, without_server="s3"), *outlier("s3")],  # the fleet drifted too
+        [drift("age", None, status=Status.NOT_ENOUGH_DATA, without_server="s3"), *outlier("s3")],  # not known
+        [drift("age", 0.3, without_server="s3")],  # no outlier
+        [drift("age", 0.3, without_server="s4"), *outlier("s3")],  # another server left out
+        [drift("age", 0.3, without_server="s3", version="2"), *outlier("s3")],  # another version
+        outlier("s3"),
+    ],
+)
+def test_otherwise_the_drift_stays(others: list[Finding]) -> None:
+    verdict = explained([drift("age", 1e-9), *others])
+    assert (verdict.state, verdict.features) == ("drifted", ("age",))
+
+
+# Which policies judge a window
+
+
+def test_a_policy_judges_its_own_models_and_window_length() -> None:
+    findings = [drift("a", 1e-12)]
+    policies = [
+        Policy("all", "drift"),
+        Policy("mine", "drift", models=("churn",)),
+        Policy("other", "drift", models=("fraud",)),
+        Policy("daily", "drift", window=timedelta(days=1)),
+    ]
+    assert [p.name for p, _ in judge_window(policies, RULES, findings, HOUR)] == ["all", "mine"]
+
+
+def test_the_budget_is_shared_by_the_statistical_policies_of_the_model() -> None:
+    """One false alarm in 168 hours: alpha is 1/168 = 0.00595 alone, 0.00298 shared by two."""
+
+    def state(*more: Policy) -> str:
+        return judge_window([DRIFT, *more], RULES, [drift("a", 0.004)], HOUR)[0][1].state
+
+    assert state() == "drifted"
+    assert state(Policy("slow", "latency", limit=100.0)) == "drifted"
+    assert state(Policy("fraud", "drift", models=("fraud",))) == "drifted"
+    assert state(Policy("daily", "accuracy_drop", window=timedelta(days=1))) == "ok"
+
+
+def test_a_longer_window_may_spend_more() -> None:
+    rules = ModelRules("production", "churn", 1.0, shortest_window=timedelta(hours=6))
+    ((_, verdict),) = judge_window([DRIFT], rules, [drift("a", 0.03)], timedelta(hours=6))
+    assert verdict.state == "drifted"
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"watch": "latency"}, "needs a limit"),
+        ({"watch": "drift", "limit": 1.0}, "takes no limit"),
+        ({"watch": "drift", "hold": 0}, "at least 1"),
+        ({"watch": "drift", "margin": -0.1}, "must not be negative"),
+        ({"watch": "drift", "notify": ("ops",)}, "severity: page"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Policy("p", **settings)
