@@ -1,0 +1,155 @@
+"""The measurements. Each prints one JSON object: what, value, unit, peak_mb."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import orjson
+import polars as pl
+
+EVENTS = 200_000
+BATCH = 20_000
+START = datetime(2026, 1, 1, tzinfo=UTC)
+COMPARE_ROWS, COMPARE_COLUMNS = 1_000_000, 50
+
+
+def bodies(count: int, numbers: int = 20, levels: int = 5) -> Iterator[bytes]:
+    """Batches of prediction events, about 560 bytes each with 20 numeric and 5 categorical features."""
+    rng = np.random.default_rng(1)
+    for start in range(0, count, BATCH):
+        values = rng.normal(size=(BATCH, numbers)).round(4).tolist()
+        words = rng.integers(0, 8, size=(BATCH, levels)).tolist()
+        lines = []
+        for i in range(BATCH):
+            features = {f"n{j}": v for j, v in enumerate(values[i])} | {
+                f"c{j}": f"lv-{w}" for j, w in enumerate(words[i])
+            }
+            number = start + i
+            lines.append(
+                orjson.dumps(
+                    {
+                        "type": "prediction",
+                        "model": "m",
+                        "version": str(1 + number % 2),
+                        "server": f"pod-{number % 10}",
+                        "prediction_id": f"id-{number:08}",
+                        "timestamp": START.timestamp() + number * 0.01,
+                        "features": features,
+                        "prediction": {"score": 0.25, "label": "no"},
+                        "latency_ms": 12.5,
+                    }
+                )
+            )
+        yield b"\n".join(lines)
+
+
+def ingest(sampling: float) -> tuple[str, float, str]:
+    """Bytes to store."""
+    from monitor.config import Config
+    from monitor.service import Service
+
+    seconds = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        spec = {"sampling": {"features": sampling}, "windows": ["1h"]}
+        config = Config.model_validate({"store": {"path": Path(folder)}, "models": {"m": spec}})
+        with Service(config) as service:
+            for number, body in enumerate(bodies(EVENTS + BATCH)):
+                spent = cpu(lambda body=body: service.take(body, "http"))  # type: ignore[misc]
+                seconds += spent if number else 0.0  # the first rows make the layout
+    name = "ingest, bytes to store with profiles, 25 features"
+    return f"{name}, feature sampling {sampling:g}", EVENTS / seconds, "events per CPU s"
+
+
+def decode_floor() -> tuple[str, float, str]:
+    """One pass of the JSON decoder over the same bytes."""
+    seconds = 0.0
+    for body in bodies(EVENTS):
+        lines = body.split(b"\n")
+        seconds += cpu(lambda lines=lines: [orjson.loads(x) for x in lines])  # type: ignore[misc]
+    return "decode floor, orjson over the same bytes", EVENTS / seconds, "events per CPU s"
+
+
+def judge(features: int) -> tuple[str, float, str]:
+    """One window of 10 servers and 2 versions, from stored profiles to stored findings."""
+    from detectors.finding import Window
+    from monitor.config import Config, ReferenceWindow
+    from monitor.service import Service
+
+    levels = features // 5
+    with tempfile.TemporaryDirectory() as folder:
+        spec = {"windows": ["1h"], "routing": "random", "minimum_rows": 200}
+        config = Config.model_validate({"store": {"path": Path(folder)}, "models": {"m": spec}})
+        with Service(config) as service:
+            service.take(next(bodies(BATCH, features - levels, levels)), "http")
+            model = service.registry.get("production", "m")
+            window = Window("production", "m", START, START + timedelta(hours=1))
+            span = ReferenceWindow(start=window.start, end=window.end)
+            model = service.references.from_window(model, span, START)
+            service.judge.traffic(model, window, START)
+            started = time.perf_counter()
+            for _ in range(5):
+                service.judge.traffic(model, window, START)
+            seconds = (time.perf_counter() - started) / 5
+    return f"judge one window, {features} features, 10 servers, 2 versions", seconds * 1000, "ms"
+
+
+def tables() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Two tables of normal numbers."""
+    rng = np.random.default_rng(2)
+    names = [f"f{i}" for i in range(COMPARE_COLUMNS)]
+    first, second = (pl.DataFrame({n: rng.normal(size=COMPARE_ROWS) for n in names}) for _ in range(2))
+    return first, second
+
+
+def compare() -> tuple[str, float, str]:
+    """``telltale.compare`` of two tables in memory."""
+    import telltale
+
+    reference, current = tables()
+    seconds = cpu(lambda: telltale.compare(reference, current))
+    return "telltale.compare, 1M x 50 against 1M x 50", seconds, "CPU s"
+
+
+def numpy_floor() -> tuple[str, float, str]:
+    """Plain NumPy quantile binning of both tables."""
+    reference, current = tables()
+
+    def bin_all() -> None:
+        for name in reference.columns:
+            a, b = reference[name].to_numpy(), current[name].to_numpy()
+            edges = np.quantile(a, np.linspace(0, 1, 33)[1:-1])
+            for values in (a, b):
+                np.bincount(np.searchsorted(edges, values), minlength=32)
+
+    return "NumPy quantile binning of both tables", cpu(bin_all), "CPU s"
+
+
+def cpu(work: Callable[[], object]) -> float:
+    """CPU seconds of this process, all threads."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+CASES: dict[str, Callable[[], tuple[str, float, str]]] = {
+    "decode-floor": decode_floor,
+    "ingest": lambda: ingest(1.0),
+    "ingest-sampled": lambda: ingest(0.01),
+    "judge-25": lambda: judge(25),
+    "judge-200": lambda: judge(200),
+    "numpy-floor": numpy_floor,
+    "compare": compare,
+}
+
+if __name__ == "__main__":
+    what, value, unit = CASES[sys.argv[1]]()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"what": what, "value": value, "unit": unit, "peak_mb": peak}))

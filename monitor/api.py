@@ -1,0 +1,321 @@
+"""The HTTP API and the page. It translates; what is done is in ``service.py``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import prometheus_client
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+
+from alerts.ledger import BadCallbackError, UnknownActionError, WrongTokenError
+from dashboards.page import render_page
+from detectors.layout import LayoutError
+from monitor.config import ApiKey, ConfigError, Scope, read_secret
+from monitor.decode import split_lines
+from monitor.events import json_schema
+from monitor.overview import overview
+from monitor.reference import TableError, read_table
+from monitor.registry import UnknownModelError
+from monitor.service import Service
+from monitor.store import StoreError
+
+At = Annotated[datetime | None, Query(description="RFC 3339 with an offset; now if left out.")]
+Environment = Annotated[str, Query(description="Part of every key.")]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, and what they may do. No scopes are needed where no keys are configured."""
+
+    name: str
+    scopes: frozenset[Scope]
+    models: frozenset[str]
+
+    def may(self, scope: Scope, model: str | None = None) -> bool:
+        """Whether the caller has a scope, for a model if one is named. ``admin`` includes the others."""
+        return bool({scope, "admin"} & self.scopes) and (not self.models or model is None or model in self.models)
+
+
+MAX_TABLE_BYTES = 1024 * 1024 * 1024
+ANYONE = Caller("anyone", frozenset({"admin"}), frozenset())
+
+
+def check_exposure(host: str, keys: tuple[ApiKey, ...]) -> None:
+    """Refuse to listen where others can reach it without keys. Raises ConfigError."""
+    if host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and not keys:
+        raise ConfigError(
+            f"--host {host} can be reached from other machines, and no api_keys are configured; "
+            "add api_keys to the configuration, or listen on 127.0.0.1"
+        )
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may call what. Without configured keys everybody may, and the service only listens on loopback."""
+
+    callers: tuple[tuple[bytes, Caller], ...]
+
+    def caller(self, authorization: Annotated[str, Header()] = "") -> Caller:
+        """Who sent this key."""
+        if not self.callers:
+            return ANYONE
+        key = _sent_key(authorization)
+        found = [c for secret, c in self.callers if key and hmac.compare_digest(secret, key)]
+        if not found:
+            asks = {"WWW-Authenticate": 'Basic realm="Telltale: any name, the API key as password"'}
+            raise HTTPException(401, "send an API key as 'Authorization: Bearer KEY'", asks)
+        return found[0]
+
+    def needs(self, scope: Scope) -> Any:
+        """A dependency that lets only callers with a scope through, for the model in the path if there is one."""
+        known = Depends(self.caller)
+
+        def check(request: Request, who: Caller = known) -> Caller:
+            model = request.path_params.get("model")
+            if not who.may(scope, model):
+                place = f" for model {model!r}" if model else ""
+                raise HTTPException(403, f"the key {who.name!r} lacks the scope {scope!r}{place}")
+            return who
+
+        return Depends(check)
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application around one service."""
+    app = FastAPI(title="Telltale", version="1", redoc_url=None)
+    access = Access(tuple(_callers(service.config.api_keys)))
+    for routes in (_intake, _questions, _tables, _operation):
+        app.include_router(routes(service, access))
+    for kind, status in _STATUS.items():
+        app.add_exception_handler(kind, _answer_with(status))
+    return app
+
+
+def _intake(service: Service, access: Access) -> APIRouter:
+    """Events, and what becomes of actions."""
+    routes = APIRouter()
+    ingest = access.needs("ingest")
+
+    @routes.post("/v1/events")
+    async def events(
+        request: Request,
+        idempotency_key: Annotated[str, Header(max_length=200)] = "",
+        source: Annotated[str, Query(pattern="^(http|file)$")] = "http",
+        who: Caller = ingest,
+    ) -> Response:
+        """An object, an array or NDJSON. Answers when the events are durable; the same again changes nothing."""
+        body = await _body(request, service.config.sources.http.max_body_bytes)
+        if who.models:
+            _check_models(body, who)
+        receipt = await run_in_threadpool(service.take, body, source, idempotency_key)
+        return JSONResponse(receipt.to_dict())
+
+    @routes.get("/v1/events/schema")
+    def events_schema() -> Response:
+        """The wire contract as JSON Schema."""
+        return Response(json_schema(), media_type="application/schema+json")
+
+    @routes.post("/v1/actions/{action_id}/events")
+    async def action_event(
+        action_id: str, request: Request, authorization: Annotated[str, Header()] = ""
+    ) -> dict[str, bool]:
+        """What became of an action, told by whoever carries it out. The bearer token came with the request to act."""
+        body = await _body(request, 64 * 1024)
+        try:
+            event = json.loads(body)
+        except ValueError:
+            raise HTTPException(400, 'the body is not JSON; send {"state": "started"}') from None
+        token = authorization.partition(" ")[2]
+        await run_in_threadpool(service.desk.callback, action_id, token, event, service.clock.now())
+        return {"recorded": True}
+
+    return routes
+
+
+def _questions(service: Service, access: Access) -> APIRouter:
+    """What people and pipelines ask about models, servers and alerts."""
+    routes = APIRouter()
+    read = access.needs("read")
+
+    @routes.get("/v1/models")
+    def models(who: Caller = read) -> list[dict[str, Any]]:
+        """The models, and what is known of each."""
+        return [m for m in service.models() if who.may("read", m["model"])]
+
+    @routes.get("/v1/models/{model}/fleet", dependencies=[read])
+    def fleet(model: str, at: At = None, environment: Environment = "production") -> list[dict[str, Any]]:
+        """Which version served on which server."""
+        return service.fleet(model, at, environment)
+
+    @routes.get("/v1/models/{model}/findings", dependencies=[read])
+    def findings(
+        model: str,
+        since: At = None,
+        limit: Annotated[int, Query(ge=1, le=100_000)] = 1000,
+        environment: Environment = "production",
+    ) -> list[dict[str, Any]]:
+        """What was measured, newest windows first."""
+        return service.findings(model, since, limit, environment)
+
+    @routes.get("/v1/servers", dependencies=[read])
+    def servers(at: At = None, environment: Environment = "production") -> list[dict[str, Any]]:
+        """Every server, what serves there, and its last health checks."""
+        return service.servers(at, environment)
+
+    @routes.get("/v1/alerts", dependencies=[read])
+    def alerts(after: int = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 500) -> dict[str, Any]:
+        """What is firing now, and the time line."""
+        return service.alerts(after, limit)
+
+    @routes.get("/v1/status", dependencies=[read])
+    def status() -> dict[str, Any]:
+        """What is kept, and what goes on."""
+        return service.status()
+
+    @routes.post("/v1/models/{model}/evaluate", dependencies=[access.needs("admin")])
+    def evaluate(model: str, at: At = None, environment: Environment = "production") -> dict[str, Any]:
+        """Judge the windows that end at a time. Nothing is sent to anyone."""
+        return service.evaluate(model, at, environment)
+
+    return routes
+
+
+def _tables(service: Service, access: Access) -> APIRouter:
+    """Tables in and out."""
+    routes = APIRouter()
+
+    @routes.post("/v1/models/{model}/reference", dependencies=[access.needs("admin")])
+    async def reference(
+        model: str,
+        request: Request,
+        name: Annotated[str, Query(pattern=r"\.(parquet|csv|ndjson|jsonl)$")],
+        version: str = "",
+        environment: Environment = "production",
+    ) -> dict[str, Any]:
+        """Register a table (the body; its format by the name) as what the model is compared with."""
+        body = await _body(request, MAX_TABLE_BYTES)
+
+        def register() -> dict[str, Any]:
+            with tempfile.NamedTemporaryFile(suffix=Path(name).suffix) as file:
+                file.write(body)
+                file.flush()
+                table = read_table(Path(file.name))
+            return service.register_reference(model, table, name, version, environment)
+
+        return await run_in_threadpool(register)
+
+    @routes.get("/v1/models/{model}/export", dependencies=[access.needs("read")])
+    def export(model: str, start: datetime, end: datetime, environment: Environment = "production") -> Response:
+        """The kept feature rows of a span, as Parquet."""
+        return Response(service.export(model, start, end, environment), media_type="application/vnd.apache.parquet")
+
+    return routes
+
+
+def _operation(service: Service, access: Access) -> APIRouter:
+    """What machines and passers-by look at."""
+    routes = APIRouter()
+    read = access.needs("read")
+
+    @routes.get("/healthz")
+    def healthz() -> PlainTextResponse:
+        """The process is alive."""
+        return PlainTextResponse("ok\n")
+
+    @routes.get("/readyz")
+    def readyz() -> PlainTextResponse:
+        """The store and the ledger answer."""
+        try:
+            service.check()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, the answer is "not ready"
+            return PlainTextResponse(f"not ready: {type(error).__name__}\n", 503)
+        return PlainTextResponse("ready\n")
+
+    @routes.get("/metrics", dependencies=[read])
+    def metrics() -> Response:
+        """For Prometheus."""
+        text = prometheus_client.generate_latest(service.metrics.registry)
+        return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+    @routes.get("/", dependencies=[read])
+    def page() -> HTMLResponse:
+        """Fleet, findings with pictures, and alerts."""
+        return HTMLResponse(render_page(overview(service)))
+
+    return routes
+
+
+def _sent_key(authorization: str) -> bytes:
+    """The key in a header: as bearer, or as the password that a browser asks for."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip().encode()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return b""
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise HTTPException(413, f"the body has more than {limit} bytes; send smaller batches")
+    return bytes(body)
+
+
+def _callers(keys: tuple[ApiKey, ...]) -> list[tuple[bytes, Caller]]:
+    return [
+        (read_secret(k.key_env, k.key_file).encode(), Caller(k.name, frozenset(k.scopes), frozenset(k.models)))
+        for k in keys
+    ]
+
+
+def _check_models(body: bytes, who: Caller) -> None:
+    """A key that is bound to models may not send events of others."""
+    for number, line in enumerate(split_lines(body), 1):
+        try:
+            model = json.loads(line).get("model") if line.strip() else None
+        except (ValueError, AttributeError, RecursionError):
+            continue
+        if model is not None and str(model) not in who.models:
+            raise HTTPException(403, f"line {number}: the key {who.name!r} is not for model {str(model)[:60]!r}")
+
+
+_STATUS: Mapping[type[Exception], int] = {
+    UnknownModelError: 404,
+    UnknownActionError: 404,
+    WrongTokenError: 401,
+    BadCallbackError: 400,
+    LayoutError: 422,
+    TableError: 422,
+    StoreError: 503,
+}
+
+
+def _answer_with(status: int) -> Callable[[Request, Exception], Response]:
+    def answer(_: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": str(error)}, status)
+
+    return answer

@@ -1,0 +1,288 @@
+"""The command line. Each command loads only what it needs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from monitor.config import Config
+    from monitor.remote import RemoteService
+    from monitor.service import Service
+
+DEFAULT_CONFIG = Path("telltale.yaml")
+IMPORT_CHUNK_BYTES = 8 * 1024 * 1024
+FAILED = 2
+
+ABOUT = "Watches models in production: which version serves where, whether it still holds, and what to do if not."
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=ABOUT)
+
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", envvar="TELLTALE_CONFIG", help="The configuration file.")]
+At = Annotated[str | None, typer.Option("--at", help="RFC 3339 with an offset, such as 2026-01-31T00:00Z.")]
+Environment = Annotated[str, typer.Option("--environment", "-e", help="Part of every key.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run(
+    config: ConfigPath = DEFAULT_CONFIG,
+    host: Annotated[str, typer.Option(help="Where to listen; off loopback API keys are needed.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="TELLTALE_PORT", help="0 takes a free one.")] = 8300,
+    only: Annotated[
+        Literal["ingest", "judge", "api"] | None, typer.Option(help="Run one room: ingest, judge or api.")
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(envvar="TELLTALE_PUBLIC_URL", help="Where CI can reach this service, for its reports.")
+    ] = None,
+) -> None:
+    """Run the service: events in, windows judged, alerts out, the API and the page."""
+    from monitor.api import check_exposure
+    from monitor.running import run_until_stopped
+
+    loaded = _load(config)
+    check_exposure(host, loaded.api_keys)
+    run_until_stopped(loaded, host, port, only, public_url, _say)
+
+
+@app.command()
+def check(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Check the configuration file."""
+    from monitor.config import load
+
+    loaded = load(config)
+    print(f"{config} is right: {len(loaded.models)} models, {len(loaded.policies)} policies")  # noqa: T201
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Events as NDJSON, one a line.")], config: ConfigPath = DEFAULT_CONFIG
+) -> None:
+    """Take a file of events in. Doing it again changes nothing."""
+    from monitor.service import import_file
+
+    if not file.is_file():
+        _fail(f"{file}: there is no such file")
+    accepted = rejected = 0
+    with _service(config) as service, _progress() as progress:
+        task = progress.add_task(f"Importing {file.name}", total=file.stat().st_size)
+        for done, answer in import_file(service, file, IMPORT_CHUNK_BYTES):
+            progress.update(task, completed=done)
+            accepted += answer["accepted"]
+            rejected += len(answer["rejected"])
+            for line in answer["rejected"][: max(0, 10 - rejected + len(answer["rejected"]))]:
+                _say(f"  line {line['line']}: {line['reason']}")
+    print(f"{accepted} events taken in, {rejected} put into dead_letters")  # noqa: T201
+
+
+@app.command()
+def reference(
+    model: ModelName,
+    file: Annotated[Path, typer.Argument(help="A Parquet, CSV or NDJSON file, a column per feature.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    version: Annotated[str, typer.Option(help="The version it belongs to; all versions if left out.")] = "",
+    environment: Environment = "production",
+) -> None:
+    """Register a file as what a model's traffic is compared with."""
+    with _service(config) as service:
+        made = service.register_reference_file(model, file, version, environment)
+    print(f"{model}: {made['rows']} rows of {made['reference']} are the reference for {', '.join(made['features'])}")  # noqa: T201
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    at: At = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    environment: Environment = "production",
+    as_json: AsJson = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Judge the windows that end at a time (default: where the traffic ends). Sends nothing to anyone."""
+    from monitor.show import show_evaluation
+
+    with _service(config) as service:
+        answer = service.evaluate(model, _time(at), environment)
+    if as_json:
+        print(json.dumps(answer))  # noqa: T201
+    else:
+        show_evaluation(answer)
+
+
+@app.command()
+def fleet(
+    model: ModelName,
+    at: At = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    environment: Environment = "production",
+    as_json: AsJson = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Show which version served on which server."""
+    from monitor.show import show_fleet
+
+    with _service(config) as service:
+        places = service.fleet(model, _time(at), environment)
+    if as_json:
+        print(json.dumps(places))  # noqa: T201
+    else:
+        show_fleet(model, places)
+
+
+@app.command()
+def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag
+    """Show what is kept, and what goes on."""
+    from monitor.show import show_status
+
+    with _service(config) as service:
+        answer = service.status()
+    if as_json:
+        print(json.dumps(answer))  # noqa: T201
+    else:
+        show_status(answer)
+
+
+@app.command()
+def compare(
+    reference: Annotated[Path, typer.Argument(help="A Parquet, CSV or NDJSON file.")],
+    current: Annotated[Path, typer.Argument(help="Another, with the same columns.")],
+    false_alarms: Annotated[float, typer.Option(help="How often two alike files may look drifted.")] = 0.05,
+    as_json: AsJson = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Compare two files. Exit code 0: no drift; 1: drift; 2: could not judge."""
+    from detectors.compare import compare_frames
+    from monitor.reference import read_table
+
+    report = compare_frames(read_table(reference), read_table(current), false_alarms)
+    print(json.dumps(report.to_dict()) if as_json else report)  # noqa: T201
+    raise typer.Exit(FAILED if not report.judged else 1 if report.drifted else 0)
+
+
+@app.command()
+def export(
+    model: ModelName,
+    out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="The file to write.")],
+    start: Annotated[str, typer.Option("--from", help="RFC 3339 with an offset.")],
+    end: Annotated[str, typer.Option("--to", help="RFC 3339 with an offset.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    environment: Environment = "production",
+) -> None:
+    """Write the kept feature rows of a span to a Parquet file."""
+    first, last = _time(start), _time(end)
+    if first is None or last is None or first >= last:
+        _fail("--from must be before --to")
+    with _service(config) as service:
+        out.write_bytes(service.export(model, first, last, environment))
+    print(f"written to {out}")  # noqa: T201
+
+
+@app.command()
+def migrate(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Bring the store's tables up to date. Starting the service does it too."""
+    from monitor.service import Service
+
+    with Service(_load(config)) as service:
+        applied = service.applied_migrations
+    print("\n".join(applied) if applied else "nothing to do")  # noqa: T201
+
+
+@app.command()
+def demo(
+    exit_at_end: Annotated[bool, typer.Option("--exit", help="Leave at the end instead of serving the page.")] = False,  # noqa: FBT002
+    as_json: AsJson = False,  # noqa: FBT002 - a flag
+    port: Annotated[int, typer.Option(help="Where the page is served; 0 takes a free one.")] = 8300,
+    seed: Annotated[int, typer.Option(help="Another seed, another fleet.")] = 1,
+) -> None:
+    """Run the whole story: a bad server, a shift upstream, late labels, a rollback, and the proof that it worked."""
+    from monitor.demo import run_demo
+
+    raise typer.Exit(run_demo(seed=seed, port=port, as_json=as_json, exit_at_end=exit_at_end))
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        _check_rooms()
+        app()
+    except Exception as error:
+        if not isinstance(error, _expected()):
+            raise
+        _fail(str(error))
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Errors that are the user's to mend: shown as one message, without a traceback."""
+    from detectors.layout import LayoutError
+    from monitor.config import ConfigError
+    from monitor.reference import TableError
+    from monitor.registry import UnknownModelError
+    from monitor.remote import RemoteError
+    from monitor.store import StoreError
+
+    return (ConfigError, LayoutError, RemoteError, StoreError, TableError, UnknownModelError)
+
+
+def _check_rooms() -> None:
+    """The rooms have plain names; another package of the same name in this environment must not be taken for one."""
+    import importlib.util
+
+    home = Path(__file__).parent.parent
+    for room in ("alerts", "detectors", "dashboards"):
+        found = importlib.util.find_spec(room)
+        origin = Path(found.origin).parent.parent if found and found.origin else None
+        if origin != home:
+            _fail(
+                f"the package {room!r} in this environment is not Telltale's ({origin}); use an environment of its own"
+            )
+
+
+def _load(path: Path) -> Config:
+    from monitor.config import Config, load
+
+    if path == DEFAULT_CONFIG and not path.exists():
+        _say(f"There is no {path} here: using the defaults, with data in ./data")
+        return Config()
+    return load(path)
+
+
+def _service(path: Path) -> Service | RemoteService:
+    from monitor.running import open_service
+
+    return open_service(_load(path), _say)
+
+
+def _progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        _fail(f"{text!r} is not a time with an offset; write one such as 2026-01-31T00:00Z")
+    return at
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def _fail(text: str) -> NoReturn:
+    _say(f"telltale: {text}")
+    raise SystemExit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

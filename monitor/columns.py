@@ -1,0 +1,277 @@
+"""Prediction events of one model as columns, with every odd value in its place.
+
+A value of the wrong kind, NaN or infinite never costs the row: it leaves a hole in its column, is counted as what it
+is, and its text is kept beside the row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from detectors.layout import Column, Kind
+from monitor.config import ModelSpec, read_secret
+from monitor.decode import Fields, json_text, label_text
+
+PREDICTION, SCORE, LATENCY = "@prediction", "@score", "@latency"
+"""What a model gives, watched like a feature. The sign keeps them apart from features of the same name."""
+NOT_FINITE_WORDS = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
+NONE = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class PredictionColumns:
+    """Some predictions of one model, a row each.
+
+    features
+        The declared features and the model's outputs (``@prediction``, ``@score``, ``@latency``).
+    score
+        A classifier's probability of its answer (or of the positive label), or a regression's answer; NaN if none.
+    label
+        A classifier's answer as text, null if none.
+    extras
+        Per row the keys nobody declared and the texts of values that did not fit; None where there are none.
+    undeclared
+        Per row how many undeclared keys it had.
+    """
+
+    events: Sequence[Fields]
+    at: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    failed: NDArray[np.bool_]
+    features: dict[str, Column]
+    score: NDArray[np.float64]
+    label: pl.Series
+    extras: list[dict[str, str] | None]
+    undeclared: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+
+def prediction_columns(events: Sequence[Fields], spec: ModelSpec) -> PredictionColumns:
+    """The columns of some prediction events, after the fields that must not be kept have been dropped or hashed."""
+    if spec.privacy.drop or spec.privacy.hash:
+        redact(events, spec)
+    rows: list[Fields] = [e["features"] for e in events]
+    extras: list[dict[str, str] | None] = [None] * len(events)
+    features: dict[str, Column] = {}
+    holes = np.zeros(len(events), bool)
+    for (name, feature), values in zip(spec.features.items(), _by_feature(rows, list(spec.features)), strict=True):
+        column = number_column(values) if feature.kind is Kind.NUMERIC else level_column(values)
+        features[name] = column
+        if column.values.null_count():
+            holes |= column.values.is_null().to_numpy()
+            for row in (*column.not_finite.tolist(), *column.wrong_kind.tolist()):
+                _extra(extras, row)[name] = json_text(values[row])
+    score, label, outputs = _answers([e.get("prediction") for e in events], spec)
+    latency = number_column([e.get("latency_ms") for e in events])
+    fractions = [e.get("sampling_fraction") for e in events]
+    return PredictionColumns(
+        events=events,
+        at=np.array([e["at"] for e in events]),
+        weight=1.0 / np.array([1.0 if f is None else f for f in fractions]),
+        failed=np.array([e.get("status") == "error" for e in events]),
+        features=features | outputs | {LATENCY: latency},
+        score=score,
+        label=label,
+        extras=extras,
+        undeclared=_undeclared(rows, features, holes, extras),
+    )
+
+
+def number_column(values: Sequence[object]) -> Column:
+    """Numbers as JSON had them. Booleans, texts and containers are of the wrong kind; ``"NaN"`` is not finite.
+
+    >>> column = number_column([1, 2.5, None, "NaN", "7"])
+    >>> column.values.to_list(), column.not_finite.tolist(), column.wrong_kind.tolist()
+    ([1.0, 2.5, None, None, None], [3], [4])
+    """
+    kinds = set(map(type, values))
+    if kinds <= {float, int, type(None)}:
+        column = Column.of(pl.Series(values, dtype=pl.Float64, strict=False))
+        if column.values.null_count() == len(column.not_finite) + values.count(None):
+            return column  # else some whole number was too large for a float
+    numbers: list[float | None] = []
+    not_finite, wrong_kind = [], []
+    for row, value in enumerate(values):
+        kept = None
+        if type(value) in (float, int):
+            kept = _finite(value)
+            if kept is None:
+                not_finite.append(row)
+        elif type(value) is str and value.strip().lower() in NOT_FINITE_WORDS:
+            not_finite.append(row)
+        elif value is not None:
+            wrong_kind.append(row)
+        numbers.append(kept)
+    return Column(pl.Series(numbers, dtype=pl.Float64), np.array(not_finite, np.int64), np.array(wrong_kind, np.int64))
+
+
+def level_column(values: Sequence[object]) -> Column:
+    """Levels as text. Numbers and booleans are taken by their text; containers are of the wrong kind.
+
+    >>> level_column(["a", 3, 3.0, True, None, []]).values.to_list()
+    ['a', '3', '3', 'true', None, None]
+    """
+    kinds = set(map(type, values))
+    if kinds <= {str, type(None)}:
+        return Column(pl.Series(values, dtype=pl.String), NONE, NONE)
+    levels = [_level(v) for v in values]
+    wrong = [
+        row
+        for row, (value, level) in enumerate(zip(values, levels, strict=True))
+        if level is None and value is not None
+    ]
+    return Column(pl.Series(levels, dtype=pl.String), NONE, np.array(wrong, np.int64))
+
+
+def frame_column(values: pl.Series, kind: Kind) -> Column:
+    """A column of a table, read as the feature's kind says.
+
+    >>> frame_column(pl.Series([1.0, 2.0]), Kind.CATEGORICAL).values.to_list()
+    ['1', '2']
+    """
+    if kind is Kind.CATEGORICAL:
+        if values.dtype.is_float():
+            return level_column(values.to_list())
+        return Column.of(values.cast(pl.String))
+    if values.dtype.is_numeric() or values.dtype == pl.Null:
+        return Column.of(values)
+    return number_column(values.to_list())
+
+
+def redact(events: Sequence[Fields], spec: ModelSpec) -> None:
+    """Drop or hash, in place, the fields that the model's privacy section names."""
+    privacy = spec.privacy
+    key = read_secret(privacy.hash_key_env, privacy.hash_key_file).encode() if privacy.hash else b""
+    for event in events:
+        for holder in (event, event.get("features") or {}, event.get("segments") or {}):
+            for name in privacy.drop:
+                holder.pop(name, None)
+            for name in privacy.hash:
+                value = holder.get(name)
+                if value is not None:
+                    text = value if isinstance(value, str) else json_text(value)
+                    holder[name] = hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:32]
+
+
+def infer_features(rows: Sequence[Mapping[str, object]], known: Mapping[str, Kind]) -> dict[str, Kind]:
+    """The kinds of features, from the first usable value of each that is not known yet; order of first sight.
+
+    >>> infer_features([{"a": None}, {"a": 1, "b": "x"}, {"c": []}], {})
+    {'a': <Kind.NUMERIC: 'numeric'>, 'b': <Kind.CATEGORICAL: 'categorical'>}
+    """
+    kinds = dict(known)
+    for row in rows:
+        if row.keys() <= kinds.keys():
+            continue
+        for name, value in row.items():
+            if name not in kinds:
+                if type(value) in (int, float):
+                    kinds[name] = Kind.NUMERIC
+                elif type(value) in (str, bool):
+                    kinds[name] = Kind.CATEGORICAL
+    return kinds
+
+
+def infer_task(predictions: Sequence[object]) -> str:
+    """``regression`` where the answers are bare numbers, else ``classification``."""
+    first = next((p for p in predictions if p is not None), None)
+    return "regression" if type(first) in (int, float) else "classification"
+
+
+def _by_feature(rows: Sequence[Fields], names: Sequence[str]) -> Sequence[Sequence[object]]:
+    """The values of each feature. Rows that have all of them, which most do, are turned in one go."""
+    if len(names) > 1 and rows:
+        try:
+            return list(zip(*map(operator.itemgetter(*names), rows), strict=True))
+        except KeyError:
+            pass
+    return [[r.get(name) for r in rows] for name in names]
+
+
+def _answers(values: Sequence[object], spec: ModelSpec) -> tuple[NDArray[np.float64], pl.Series, dict[str, Column]]:
+    if spec.task == "regression":
+        answers = number_column([v.get("score") if type(v) is dict else v for v in values])
+        score = answers.values.fill_null(np.nan).to_numpy()
+        return score, pl.Series([None] * len(values), dtype=pl.String), {PREDICTION: answers}
+    if set(map(type, values)) <= {str}:
+        labels = Column(pl.Series(values, dtype=pl.String), NONE, NONE)
+        scores = number_column([None] * len(values))
+    else:
+        pairs = [_score_and_label(v, spec) for v in values]
+        labels = level_column([p[1] for p in pairs])
+        scores = number_column([p[0] for p in pairs])
+    score = scores.values.fill_null(np.nan).to_numpy()
+    return score, labels.values, {PREDICTION: labels, SCORE: scores}
+
+
+def _score_and_label(value: Any, spec: ModelSpec) -> tuple[object, object]:
+    """A classifier's answer as score and label; a container in place of either is of the wrong kind."""
+    if type(value) is not dict:
+        if spec.threshold is not None and type(value) in (int, float):
+            return value, "1" if value >= spec.threshold else "0"
+        return None, label_text(value) if type(value) is not list else value
+    score: Any = value.get("score")
+    label: object = value.get("label")
+    if type(score) is dict:
+        label, score = _of_classes(score, label, spec)
+    elif label is None and spec.threshold is not None and type(score) in (int, float):
+        label = "1" if score >= spec.threshold else "0"
+    text = label_text(label)
+    return score, label if text is None else text
+
+
+def _of_classes(scores: dict[str, Any], label: object, spec: ModelSpec) -> tuple[object, object]:
+    numbers: dict[str, float] = {k: v for k, v in scores.items() if type(v) in (int, float)}
+    if label is None and numbers:
+        label = max(numbers, key=numbers.__getitem__)
+    watched = spec.positive_label if spec.positive_label in numbers else label_text(label)
+    return label, numbers.get(watched) if watched is not None else None
+
+
+def _undeclared(
+    rows: Sequence[Fields],
+    declared: Mapping[str, Column],
+    holes: NDArray[np.bool_],
+    extras: list[dict[str, str] | None],
+) -> NDArray[np.int64]:
+    """Finds keys that nobody declared; only rows of another length, or with a hole, can have one."""
+    counts = np.zeros(len(rows), np.int64)
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    for row in np.flatnonzero((lengths != len(declared)) | holes).tolist():
+        names = rows[row].keys() - declared.keys()
+        if names:
+            counts[row] = len(names)
+            _extra(extras, row).update({name: json_text(rows[row][name]) for name in sorted(names)})
+    return counts
+
+
+def _extra(extras: list[dict[str, str] | None], row: int) -> dict[str, str]:
+    found = extras[row]
+    if found is None:
+        found = extras[row] = {}
+    return found
+
+
+def _finite(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _level(value: object) -> str | None:
+    if type(value) is bool:
+        return "true" if value else "false"
+    return label_text(value)

@@ -1,0 +1,101 @@
+"""Findings as rows of the store, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from detectors.finding import Contribution, Finding, Status, Subject, Window
+from monitor.ingest import floats, texts
+from monitor.store import Store
+
+
+def save_findings(store: Store, findings: Sequence[Finding], now: datetime) -> None:
+    """Keep findings; measuring the same again replaces what was there."""
+    if not findings:
+        return
+    subjects = {name: [getattr(f.subject, name) for f in findings] for name in Subject.__slots__}
+    plain = ("detector", "baseline", "id", "status", "component", "message")
+    numbers = {name: [_number(getattr(f, name)) for f in findings] for name in ("value", "low", "high", "p_value")}
+    store.insert(
+        "findings",
+        pl.DataFrame(
+            {
+                "environment": [f.window.environment for f in findings],
+                "model": [f.window.model for f in findings],
+                "start": [f.window.start for f in findings],
+                "end": [f.window.end for f in findings],
+                **subjects,
+                **{name: [str(getattr(f, name)) for f in findings] for name in plain},
+                **numbers,
+                "n": [f.n for f in findings],
+                "n_baseline": [f.n_baseline for f in findings],
+                "severity": [float(f.severity) for f in findings],
+                "effect_names": texts([list(f.effects) for f in findings]),
+                "effect_values": floats([list(f.effects.values()) for f in findings]),
+                "contribution_cells": texts([[c.cell for c in f.contributions] for f in findings]),
+                "contribution_baselines": floats([[c.baseline_share for c in f.contributions] for f in findings]),
+                "contribution_shares": floats([[c.share for c in f.contributions] for f in findings]),
+                "measured": [now] * len(findings),
+            },
+            schema_overrides=dict.fromkeys(numbers, pl.Float64),
+        ),
+    )
+
+
+def latest_findings(store: Store, environment: str, model: str, since: datetime, limit: int) -> list[Finding]:
+    """The findings of a model's windows that ended after a time, newest windows first."""
+    rows = store.query("latest_findings", environment=environment, model=model, since=since, limit=limit)
+    return [_finding(row) for row in rows.iter_rows(named=True)]
+
+
+def finding_to_dict(finding: Finding) -> dict[str, Any]:
+    """A finding as JSON can hold it: empty parts of the subject are left out."""
+    window = finding.window
+    subject = {n: v for n in Subject.__slots__ if (v := getattr(finding.subject, n))}
+    return {
+        "id": finding.id,
+        "environment": window.environment,
+        "model": window.model,
+        "start": window.start.isoformat(),
+        "end": window.end.isoformat(),
+        "detector": finding.detector,
+        **subject,
+        "baseline": finding.baseline,
+        "status": str(finding.status),
+        **{name: getattr(finding, name) for name in ("value", "low", "high", "p_value", "n", "n_baseline")},
+        "component": finding.component,
+        "severity": finding.severity,
+        "effects": dict(finding.effects),
+        "contributions": [
+            {"cell": c.cell, "baseline_share": c.baseline_share, "share": c.share} for c in finding.contributions
+        ],
+        "message": finding.message,
+    }
+
+
+def _finding(row: dict[str, Any]) -> Finding:
+    cells = zip(row["contribution_cells"], row["contribution_baselines"], row["contribution_shares"], strict=True)
+    return Finding(
+        window=Window(row["environment"], row["model"], row["start"], row["end"]),
+        subject=Subject(**{name: row[name] for name in Subject.__slots__}),
+        detector=row["detector"],
+        baseline=row["baseline"],
+        status=Status(row["status"]),
+        **{name: None if math.isnan(row[name]) else row[name] for name in ("value", "low", "high", "p_value")},
+        n=row["n"],
+        n_baseline=row["n_baseline"],
+        component=row["component"],
+        severity=row["severity"],
+        effects=dict(zip(row["effect_names"], row["effect_values"], strict=True)),
+        contributions=tuple(Contribution(*c) for c in cells),
+        message=row["message"],
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,85 @@
+"""The map of versions and servers, from what the logs say and from what was announced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from monitor.registry import Model
+from monitor.store import Store
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One version on one server, as the logs show it. Times are the starts of minutes.
+
+    serving
+        It was seen in the last window before the time asked for.
+    announced
+        A release event names this version (and this server, where it names servers). None: no release events at all.
+    """
+
+    server: str
+    version: str
+    rows: int
+    requests: float
+    first_seen: datetime
+    last_seen: datetime
+    serving: bool
+    announced: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        times = {"first_seen": self.first_seen.isoformat(), "last_seen": self.last_seen.isoformat()}
+        return {**self.__dict__, **times}
+
+
+def fleet(store: Store, model: Model, at: datetime) -> list[Place]:
+    """Every version on every server up to a time, by server and first sight."""
+    table = store.query("served", environment=model.environment, model=model.name, start=BEGINNING, end=at)
+    releases = store.query("releases", environment=model.environment, model=model.name, until=at)
+    recent = at - min(model.spec.windows)
+    return [
+        Place(
+            server=row["server"],
+            version=row["version"],
+            rows=row["rows"],
+            requests=row["requests"],
+            first_seen=row["first_seen"],
+            last_seen=row["last_seen"],
+            serving=row["last_seen"] + MINUTE > recent,
+            announced=_announced(releases, row["version"], row["server"]),
+        )
+        for row in table.iter_rows(named=True)
+    ]
+
+
+class ServedTraffic:
+    """What served between two times: the view of the fleet that the alerts room asks for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def served(self, environment: str, model: str, since: datetime, until: datetime) -> Mapping[str, Mapping[str, int]]:
+        """Rows per version and server in whole minutes from ``since`` to ``until``."""
+        table = self._store.query("served", environment=environment, model=model, start=since, end=until)
+        rows: dict[str, dict[str, int]] = {}
+        for version, server, count in table.select("version", "server", "rows").iter_rows():
+            rows.setdefault(version, {})[server] = count
+        return rows
+
+
+def _announced(releases: pl.DataFrame, version: str, server: str) -> bool | None:
+    if releases.is_empty():
+        return None
+    return any(
+        row["version"] == version and row["action"] != "retire" and (not row["servers"] or server in row["servers"])
+        for row in releases.iter_rows(named=True)
+    )

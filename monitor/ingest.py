@@ -1,0 +1,288 @@
+"""Events in: decode a batch, write its rows and its profiles, and say what became of every line.
+
+Everything written is keyed by where it came from (source, batch, row), so taking a batch in again changes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from monitor.columns import PredictionColumns, prediction_columns, redact
+from monitor.config import Config
+from monitor.decode import Decoded, Fields, Reject, decode
+from monitor.profile import profile_rows, segment_value, write_profiles
+from monitor.reference import References
+from monitor.registry import Model, Registry
+from monitor.store import Store
+
+HASH_FACTOR = 2654435761
+HASH_RANGE = 2**32
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a batch came from. Source and batch together are its identity; ``arrived`` is its first receipt."""
+
+    source: str
+    batch: str
+    arrived: datetime
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a batch. Everything in it is durable."""
+
+    accepted: int
+    rejects: Sequence[Reject]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer of ``POST /v1/events``; lines count from 1, as editors do."""
+        rejected = [{"line": r.row + 1, "reason": f"{r.reason}: {r.detail}"} for r in self.rejects]
+        return {"accepted": self.accepted, "rejected": rejected}
+
+
+def kept(ids: Sequence[str], fraction: float) -> NDArray[np.bool_]:
+    """Which rows a sample keeps: a hash of the prediction id, the same in every pod, for labels, and in the store.
+
+    >>> kept(["a"], 1.0).tolist(), kept(["a"], 0.5).tolist(), zlib.crc32(b"a") * HASH_FACTOR % HASH_RANGE
+    ([True], [False], 4200413011)
+    """
+    if fraction >= 1:
+        return np.ones(len(ids), bool)
+    hashes = np.array([zlib.crc32(i.encode("utf-8", "surrogatepass")) for i in ids], np.uint64)
+    return (hashes * np.uint64(HASH_FACTOR)) % np.uint64(HASH_RANGE) < np.uint64(fraction * HASH_RANGE)
+
+
+class Ingest:
+    """Takes batches of lines in. Safe to call from several threads."""
+
+    def __init__(self, store: Store, registry: Registry, references: References, config: Config) -> None:
+        self._store = store
+        self._registry = registry
+        self._references = references
+        self._config = config
+
+    def take(self, lines: Sequence[bytes], origin: Origin) -> Receipt:
+        """Take a batch in; returns when it is durable.
+
+        Raises StoreError when the store refuses; nothing is lost then, as the caller can send the same batch again.
+        """
+        known = self._config.models.__contains__ if self._config.unknown_models == "reject" else None
+        decoded = decode(lines, origin.arrived.timestamp(), known)
+        self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
+        for (environment, name), events in decoded.predictions.items():
+            self._take_predictions(environment, name, events, origin)
+        self._write_labels(decoded, origin)
+        self._write("releases", release_rows(decoded.releases), origin)
+        self._write("health", health_rows(decoded.health), origin)
+        return Receipt(decoded.accepted, decoded.rejects)
+
+    def _take_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
+        model = self._registry.learn(environment, name, events, origin.arrived)
+        if model.layout is not None:
+            self._write_predictions(model, prediction_columns(events, model.spec), origin)
+            return
+        with self._references.learning:  # the layout is made from rows; none may slip in behind it without its cells
+            model = self._registry.learn(environment, name, events, origin.arrived)
+            self._write_predictions(model, prediction_columns(events, model.spec), origin)
+            if model.layout is None:
+                self._references.after_rows(model, len(events), origin.arrived)
+
+    def _write_predictions(self, model: Model, columns: PredictionColumns, origin: Origin) -> None:
+        base = _base(columns, model)
+        sampling = model.spec.sampling
+        # Without a layout the rows are what profiles will be made from, so all are kept.
+        of_features = 1.0 if model.layout is None else sampling.features
+        for table, fraction, rows in (
+            ("features", of_features, _feature_rows(base, columns, model)),
+            ("predictions", sampling.predictions, _slim_rows(base, columns)),
+        ):
+            keep = kept(base["prediction_id"].to_list(), fraction)
+            sampled = rows.filter(pl.Series(keep)).with_columns(pl.col("weight") / fraction)
+            self._write(table, sampled, origin)
+        profiles = profile_rows(columns, model.spec, model.layout).drop("origin")
+        placed = profiles.with_columns(source=pl.lit(origin.source), batch=pl.lit(origin.batch))
+        write_profiles(self._store, model, placed)
+
+    def _write_labels(self, decoded: Decoded, origin: Origin) -> None:
+        for event in decoded.labels:
+            spec = self._config.models.get(event["model"])
+            if spec is not None and "prediction_id" in spec.privacy.hash:
+                redact([event], spec)
+        self._write("labels", label_rows(decoded.labels), origin)
+
+    def _write(self, table: str, rows: pl.DataFrame, origin: Origin) -> None:
+        if rows.is_empty():
+            return
+        placed = rows.with_columns(
+            source=pl.lit(origin.source), batch=pl.lit(origin.batch), row=pl.col("row").cast(pl.UInt32)
+        )
+        if table != "features":
+            placed = placed.with_columns(received=pl.lit(origin.arrived).cast(pl.Datetime("ms", "UTC")))
+        self._store.insert(table, placed)
+
+
+def _base(columns: PredictionColumns, model: Model) -> pl.DataFrame:
+    """What both row tables hold."""
+    events = columns.events
+    declared = model.spec.segments
+    segments = [_segments(e, declared) for e in events] if declared else [()] * len(events)
+    return pl.DataFrame(
+        {
+            "environment": [model.environment] * len(events),
+            "model": [model.name] * len(events),
+            "version": [e["version"] for e in events],
+            "server": [e["server"] for e in events],
+            "role": [e.get("role", "live") for e in events],
+            "prediction_id": [e["prediction_id"] for e in events],
+            "timestamp": moments(columns.at),
+            "segments": texts(segments),
+            "weight": columns.weight,
+            "failed": columns.failed,
+            "score": columns.score,
+            "latency_ms": columns.features["@latency"].values.fill_null(np.nan),
+            "row": [e["row"] for e in events],
+        }
+    )
+
+
+def _segments(event: Fields, declared: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    given = event.get("segments") or {}
+    return [segment_value(n, given[n], values) for n, values in declared.items() if given.get(n) is not None]
+
+
+def _slim_rows(base: pl.DataFrame, columns: PredictionColumns) -> pl.DataFrame:
+    texts = {
+        name: pl.Series([e.get(name) or "" for e in columns.events], dtype=pl.String)
+        for name in ("error", "entity_id", "batch_id", "trace_id")
+    }
+    return base.with_columns(label=columns.label.fill_null(""), **texts)
+
+
+def _feature_rows(base: pl.DataFrame, columns: PredictionColumns, model: Model) -> pl.DataFrame:
+    spec = model.spec
+    size = len(columns)
+    numbers = [columns.features[n].values.fill_null(np.nan).to_numpy() for n in spec.num_names]
+    levels = [columns.features[n].values for n in spec.cat_names]
+    nothing: list[Sequence[str]] = [()] * size
+    extras = columns.extras
+    kept_aside = any(extras)
+    return base.with_columns(
+        schema_id=pl.lit(model.schema_id, pl.UInt64),
+        num=pl.Series(np.column_stack(numbers)).cast(pl.List(pl.Float64)) if numbers else floats([()] * size),
+        cat=pl.select(pl.concat_list(levels)).to_series() if levels else texts(nothing),
+        extra_names=texts([list(x or ()) for x in extras] if kept_aside else nothing),
+        extra_values=texts([list((x or {}).values()) for x in extras] if kept_aside else nothing),
+        label=columns.label,
+    )
+
+
+def dead_letter_rows(rejects: Sequence[Reject]) -> pl.DataFrame:
+    """The rows of ``dead_letters``, without their place."""
+    return pl.DataFrame(
+        {
+            "row": [r.row for r in rejects],
+            "reason": [r.reason for r in rejects],
+            "detail": [r.detail for r in rejects],
+            "raw": pl.Series([r.raw for r in rejects], dtype=pl.Binary),
+        }
+    )
+
+
+def label_rows(events: Sequence[Fields]) -> pl.DataFrame:
+    """The rows of ``labels``, without their place."""
+    return pl.DataFrame(
+        {
+            "environment": [e["environment"] for e in events],
+            "model": [e["model"] for e in events],
+            "prediction_id": [e["prediction_id"] for e in events],
+            "timestamp": moments([e["at"] for e in events]),
+            "label": [e["text"] for e in events],
+            "number": pl.Series([as_number(e["label"]) for e in events], dtype=pl.Float64),
+            "retracted": [e["label"] is None for e in events],
+            "outcome_names": texts([list(e["outcomes"]) for e in events]),
+            "outcome_values": floats([list(e["outcomes"].values()) for e in events]),
+            "row": [e["row"] for e in events],
+        }
+    )
+
+
+def release_rows(events: Sequence[Fields]) -> pl.DataFrame:
+    """The rows of ``releases``, without their place."""
+    return pl.DataFrame(
+        {
+            "environment": [e["environment"] for e in events],
+            "model": [e["model"] for e in events],
+            "version": [e["version"] for e in events],
+            "action": [e["action"] for e in events],
+            "timestamp": moments([e["at"] for e in events]),
+            "servers": texts([e["servers"] for e in events]),
+            "released_by": [e["by"] for e in events],
+            "reason": [e["reason"] for e in events],
+            "artifact_digest": [e["artifact_digest"] for e in events],
+            "row": [e["row"] for e in events],
+        }
+    )
+
+
+def health_rows(events: Sequence[Fields]) -> pl.DataFrame:
+    """The rows of ``health``, without their place."""
+    return pl.DataFrame(
+        {
+            "environment": [e["environment"] for e in events],
+            "server": [e["server"] for e in events],
+            "model": [e["model"] for e in events],
+            "version": [e["version"] for e in events],
+            "timestamp": moments([e["at"] for e in events]),
+            "ok": [e["ok"] for e in events],
+            "latency_ms": pl.Series([e["latency_ms"] for e in events], dtype=pl.Float64, strict=False),
+            "status_code": pl.Series([e.get("status_code") or 0 for e in events], dtype=pl.UInt16),
+            "error": [e["error"] for e in events],
+            "resource_names": texts([list(e["resources"]) for e in events]),
+            "resource_values": floats([list(e["resources"].values()) for e in events]),
+            "row": [e["row"] for e in events],
+        }
+    )
+
+
+def texts(rows: Sequence[Sequence[str]]) -> pl.Series:
+    """A column of lists of texts. Polars would build one object a row."""
+    return _lists(rows, "string")
+
+
+def floats(rows: Sequence[Sequence[float]]) -> pl.Series:
+    """A column of lists of numbers."""
+    return _lists(rows, "float64")
+
+
+def _lists(rows: Sequence[Sequence[object]], kind: str) -> pl.Series:
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))])
+    flat = pa.array(list(itertools.chain.from_iterable(rows)), type=kind)
+    column = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, flat))
+    assert isinstance(column, pl.Series)  # noqa: S101 - tells the type checker what an array becomes
+    return column
+
+
+def moments(seconds: Sequence[float] | NDArray[np.float64]) -> pl.Series:
+    """Epoch seconds as the store's time type."""
+    milliseconds = np.round(np.asarray(seconds, np.float64) * 1000).astype(np.int64)
+    return pl.Series(milliseconds).cast(pl.Datetime("ms", "UTC"))
+
+
+def as_number(value: object) -> float:
+    """A label as a number for regression: booleans are 0 and 1, texts are read; NaN where it is none."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")

@@ -1,0 +1,100 @@
+"""Judging windows: read what a window needs, measure it, and keep the findings.
+
+``now`` is always given, so that a replay of the past runs the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from detectors.finding import Finding, Subject, Window
+from detectors.health import health_finding
+from detectors.layout import LayoutError
+from monitor.findings import save_findings
+from monitor.fleet import BEGINNING
+from monitor.measure import Measure, accuracy_findings, no_reference
+from monitor.reference import References
+from monitor.registry import Model
+from monitor.store import Store
+from monitor.windows import Traffic, read_traffic
+
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Measures windows of models and keeps the findings."""
+
+    store: Store
+    references: References
+
+    def traffic(self, model: Model, window: Window, now: datetime) -> list[Finding]:
+        """Drift, contrasts, latency, errors and volume, from all events of a window."""
+        model, problem = self._with_reference(model, now)
+        traffic = read_traffic(self.store, model, window.start, window.end)
+        findings = list(Measure(model, window, traffic, self._baseline_version(model, window, traffic)).findings())
+        if problem and "drift" in model.spec.monitors:
+            findings.append(no_reference(window, traffic.rows(), problem))
+        findings.extend(self._health(model, window))
+        save_findings(self.store, findings, now)
+        return findings
+
+    def labels(self, model: Model, window: Window, now: datetime) -> list[Finding]:
+        """Accuracy of the predictions of a window. All have had ``label_delay`` to get their labels."""
+        if "accuracy" not in model.spec.monitors:
+            return []
+        outcomes = self.store.query(
+            "outcomes",
+            environment=model.environment,
+            model=model.name,
+            start=window.start,
+            end=window.end,
+            label_delay_ms=model.spec.label_delay // timedelta(milliseconds=1),
+            task=model.spec.task,
+        )
+        traffic = read_traffic(self.store, model, window.start, window.end)
+        baseline = self._baseline_version(model, window, traffic)
+        findings = list(accuracy_findings(model, window, outcomes, baseline))
+        save_findings(self.store, findings, now)
+        return findings
+
+    def _health(self, model: Model, window: Window) -> Iterator[Finding]:
+        """Health checks of the servers that served the model in the window or the day before."""
+        served = self.store.query(
+            "served", environment=model.environment, model=model.name, start=window.end - DAY, end=window.end
+        )
+        servers = set(served["server"].to_list())
+        probes = self.store.query("probes", environment=model.environment, start=window.start, end=window.end)
+        for row in probes.iter_rows(named=True):
+            if row["server"] in servers:
+                subject = Subject(server=row["server"])
+                yield health_finding(window, subject, row["failures"], row["probes"], row["latency_p95_ms"])
+
+    def _with_reference(self, model: Model, now: datetime) -> tuple[Model, str]:
+        """The model with its layout and reference made, or the reason why there is none."""
+        spec = model.spec.reference
+        try:
+            if model.references:
+                return model, ""
+            if spec is not None and spec.window is not None and spec.window.end <= now:
+                return self.references.from_window(model, spec.window, now), ""
+            if model.layout is None:
+                model = self.references.layout_from_rows(model, now)
+        except LayoutError as error:
+            return model, str(error)
+        return model, "the model has no reference yet: register one, or name a past window in the configuration"
+
+    def _baseline_version(self, model: Model, window: Window, traffic: Traffic) -> str:
+        """Of the versions that serve in the window, the one that was there first; the others are held against it."""
+        versions = sorted({version for version, _ in traffic.places()})
+        if len(versions) <= 1:
+            return "".join(versions)
+        served = self.store.query(
+            "served", environment=model.environment, model=model.name, start=BEGINNING, end=window.end
+        )
+        first = served.group_by("version").agg(pl.col("first_seen").min()).sort("first_seen", "version")
+        return str(first.filter(pl.col("version").is_in(versions))["version"][0])

@@ -1,0 +1,196 @@
+"""Which comparisons are made on a window's traffic, and in which places. The detectors do the maths."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from detectors.accuracy import Outcomes, accuracy_drop_finding, accuracy_finding
+from detectors.drift import drift_findings
+from detectors.errors import errors_finding
+from detectors.finding import Finding, Status, Subject, Window
+from detectors.latency import latency_finding
+from detectors.layout import Layout
+from monitor.columns import LATENCY
+from monitor.registry import Model
+from monitor.windows import Traffic
+
+SUSPICIOUS_P = 1e-3
+"""A server this unlike its fleet is also left out once, to see whether a change of the model is only its own."""
+ONLY_TWO = "not tested: of two servers that differ from each other, it cannot be told which is wrong"
+NOT_RANDOM = "not tested: the model's routing is not declared random, so servers may differ for ever"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The findings of one window of one model.
+
+    baseline_version
+        The version that the others are measured against.
+    """
+
+    model: Model
+    window: Window
+    traffic: Traffic
+    baseline_version: str
+
+    def findings(self) -> Iterator[Finding]:
+        """All that the model's monitors ask for."""
+        monitors = self.model.spec.monitors
+        layout = self.model.layout
+        yield self._volume()
+        suspects: list[str] = []
+        if layout is not None and "servers" in monitors:
+            contrasts = list(self._servers(layout))
+            suspects = sorted(
+                {f.subject.server for f in contrasts if f.p_value is not None and f.p_value < SUSPICIOUS_P}
+            )
+            routed = self.model.spec.routing == "random"
+            yield from contrasts if routed else (replace(f, p_value=None, message=NOT_RANDOM) for f in contrasts)
+        if layout is not None and "drift" in monitors:
+            yield from self._drift(layout, suspects)
+        if layout is not None and "versions" in monitors:
+            yield from self._versions(layout)
+        if layout is not None and "latency" in monitors:
+            yield from self._latency(layout)
+        if "errors" in monitors:
+            yield from self._errors()
+
+    def _volume(self) -> Finding:
+        rows = self.traffic.rows()
+        requests = self.traffic.requests() if rows else 0.0
+        return Finding(self.window, Subject(), "volume", value=requests, n=rows)
+
+    def _drift(self, layout: Layout, suspects: Sequence[str]) -> Iterator[Finding]:
+        for version, reference in sorted(self.model.references.items()):
+            where = {"version": version}
+            name = f"reference:{reference.name}"
+            features = _with_rows(layout, reference.counts)
+            if version and not self.traffic.rows(**where):
+                continue
+            yield from self._compare("drift", Subject(version=version), name, reference.counts, where, features)
+            for server in suspects:
+                subject = Subject(version=version, without_server=server)
+                without = {**where, "without_server": server}
+                yield from self._compare("drift", subject, name, reference.counts, without, features)
+
+    def _servers(self, layout: Layout) -> Iterator[Finding]:
+        """Each server against the others that serve the same version in the same window."""
+        places = self.traffic.places()
+        for version in sorted({version for version, _ in places}):
+            servers = [server for v, server in places if v == version]
+            yield from self._unlike_its_fleet(layout, version, servers)
+
+    def _unlike_its_fleet(self, layout: Layout, version: str, servers: Sequence[str]) -> Iterator[Finding]:
+        """Set the server that differs most aside, as long as there is one, and hold the others against the rest.
+
+        Otherwise one bad server, being part of every other one's fleet, would make the good ones look bad.
+        """
+        fleet = {server: self.traffic.counts(version=version, server=server) for server in servers}
+        while len(fleet) > 1:
+            contrasts = {server: self._against(layout, version, server, fleet) for server in fleet}
+            worst, severity = max(((s, _worst(c)) for s, c in contrasts.items()), key=lambda x: x[1])
+            if severity == 0 or len(fleet) == 2:
+                told = severity == 0
+                for findings in contrasts.values():
+                    yield from findings if told else (replace(f, p_value=None, message=ONLY_TWO) for f in findings)
+                return
+            yield from contrasts[worst]
+            del fleet[worst]
+
+    def _against(self, layout: Layout, version: str, server: str, fleet: Mapping[str, NDArray[Any]]) -> list[Finding]:
+        rest = np.sum([counts for name, counts in fleet.items() if name != server], axis=0)
+        subject = Subject(version=version, server=server)
+        where = {"version": version, "server": server}
+        return self._compare("server_outlier", subject, "fleet", rest, where, _with_rows(layout, rest))
+
+    def _versions(self, layout: Layout) -> Iterator[Finding]:
+        """Each version against the baseline version in the same window."""
+        baseline = self.traffic.counts(version=self.baseline_version) if self.baseline_version else None
+        for version in sorted({v for v, _ in self.traffic.places()} - {self.baseline_version}):
+            if baseline is not None:
+                name = f"version:{self.baseline_version}"
+                features = _with_rows(layout, baseline)
+                where = {"version": version}
+                yield from self._compare("version_contrast", Subject(version=version), name, baseline, where, features)
+
+    def _compare(
+        self,
+        detector: str,
+        subject: Subject,
+        baseline_name: str,
+        baseline: NDArray[Any],
+        where: dict[str, str],
+        features: Collection[str],
+    ) -> list[Finding]:
+        layout = self.model.layout
+        if layout is None:
+            return []
+        current = self.traffic.counts(**where)
+        rows = self.model.spec.minimum_rows
+        return drift_findings(self.window, subject, detector, baseline_name, layout, baseline, current, rows, features)
+
+    def _latency(self, layout: Layout) -> Iterator[Finding]:
+        span = layout.spans[LATENCY]
+        cells = layout.by_name[LATENCY]
+        for subject in self._places():
+            counts = self.traffic.counts(**_where(subject))[span]
+            yield latency_finding(self.window, subject, cells, counts, self.model.spec.minimum_rows)
+
+    def _errors(self) -> Iterator[Finding]:
+        for subject in self._places():
+            failed, rows = self.traffic.failed(**_where(subject)), self.traffic.rows(**_where(subject))
+            yield errors_finding(self.window, subject, failed, rows, self.model.spec.minimum_rows)
+
+    def _places(self) -> Iterator[Subject]:
+        places = self.traffic.places()
+        yield Subject()
+        for version in sorted({v for v, _ in places}):
+            yield Subject(version=version)
+        for version, server in places:
+            yield Subject(version=version, server=server)
+
+
+def accuracy_findings(model: Model, window: Window, outcomes: pl.DataFrame, baseline_version: str) -> Iterator[Finding]:
+    """Accuracy of each version and server, and each version against the baseline version, at equal label age.
+
+    outcomes: version, server, predictions, labelled, losses, loss_squares; a row per version and server.
+    """
+    task, minimum = model.spec.task, model.spec.minimum_rows
+    by_version: dict[str, Outcomes] = {}
+    for row in outcomes.iter_rows(named=True):
+        one = Outcomes(row["predictions"], row["labelled"], row["losses"], row["loss_squares"])
+        yield accuracy_finding(window, Subject(version=row["version"], server=row["server"]), one, task, minimum)
+        before = by_version.get(row["version"])
+        by_version[row["version"]] = one if before is None else before + one
+    for version, all_servers in sorted(by_version.items()):
+        yield accuracy_finding(window, Subject(version=version), all_servers, task, minimum)
+    baseline = by_version.get(baseline_version)
+    for version in sorted(by_version.keys() - {baseline_version}):
+        if baseline is not None:
+            subject = Subject(version=version)
+            yield accuracy_drop_finding(window, subject, baseline_version, by_version[version], baseline, task, minimum)
+
+
+def no_reference(window: Window, rows: int, reason: str) -> Finding:
+    """Says in place of drift findings why there are none."""
+    return Finding(window, Subject(), "drift", status=Status.NOT_ENOUGH_DATA, n=rows, message=reason)
+
+
+def _with_rows(layout: Layout, baseline: NDArray[Any]) -> list[str]:
+    """The features to compare: those that the baseline has. Latency has a monitor of its own."""
+    return [f.name for f in layout.features if f.name != LATENCY and np.any(baseline[layout.spans[f.name]])]
+
+
+def _worst(contrast: Sequence[Finding]) -> float:
+    """The largest severity among the changes that hardly are chance; 0 where there is none."""
+    return max((f.severity for f in contrast if f.p_value is not None and f.p_value < SUSPICIOUS_P), default=0.0)
+
+
+def _where(subject: Subject) -> dict[str, str]:
+    return {"version": subject.version, "server": subject.server}

@@ -1,0 +1,103 @@
+"""What the page shows, as plain values: fleet, latest windows, pictures of what changed, and alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from detectors.finding import Finding, Status, worst_first
+from detectors.layout import FeatureCells
+from monitor.findings import finding_to_dict, latest_findings
+from monitor.fleet import BEGINNING
+from monitor.registry import Model
+from monitor.windows import read_traffic
+
+if TYPE_CHECKING:
+    from monitor.service import Service
+
+MOST_PICTURES = 6
+MOST_FINDINGS = 5_000
+MOST_ENTRIES = 100
+MOST_BARS = 34
+
+
+def overview(service: Service) -> dict[str, Any]:
+    """All that the page shows."""
+    status = service.status()
+    alerts = service.alerts()
+    latest = service.ledger.timeline(newest_first=True, limit=MOST_ENTRIES)
+    return {
+        "now": status["now"],
+        "rows": status["rows"],
+        "firing": alerts["firing"],
+        "timeline": [e.as_line() for e in latest],
+        "servers": service.servers(),
+        "models": [_model(service, m) for m in service.registry.models()],
+    }
+
+
+def _model(service: Service, model: Model) -> dict[str, Any]:
+    findings = latest_findings(service.store, model.environment, model.name, BEGINNING, MOST_FINDINGS)
+    return {
+        "model": model.name,
+        "environment": model.environment,
+        "task": model.spec.task,
+        "owner": model.spec.owner,
+        "references": sorted(r.name for r in model.references.values()),
+        "fleet": service.fleet(model.name, environment=model.environment),
+        "accuracy": [finding_to_dict(f) for f in findings if f.detector == "accuracy" and not f.subject.server],
+        "latency": [finding_to_dict(f) for f in findings if f.detector == "latency" and not f.subject.server],
+        "latest": _latest(findings),
+        "pictures": _pictures(service, model, findings),
+    }
+
+
+def _latest(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """The drift and contrast findings of the newest window of the shortest length, worst first."""
+    compared = [f for f in findings if f.subject.feature and not f.subject.without_server]
+    return [finding_to_dict(f) for f in worst_first(_newest(compared))]
+
+
+def _newest(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of the window that ended last; of several, the shortest."""
+    if not findings:
+        return []
+    end, start = max((f.window.end, f.window.start) for f in findings)
+    return [f for f in findings if (f.window.start, f.window.end) == (start, end)]
+
+
+def _pictures(service: Service, model: Model, findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Shares per cell, reference against window, of the features that were worst in any of the latest windows."""
+    layout = model.layout
+    if layout is None:
+        return []
+    pictures: dict[str, dict[str, Any]] = {}
+    drifted = [f for f in findings if f.detector == "drift" and f.status is Status.MEASURED and f.subject.feature]
+    plain = [f for f in drifted if not f.subject.without_server and f.subject.version in model.references]
+    for finding in worst_first(_newest(plain))[:MOST_PICTURES]:
+        name, window = finding.subject.feature, finding.window
+        span, cells = layout.spans[name], layout.by_name[name]
+        traffic = read_traffic(service.store, model, window.start, window.end)
+        current = traffic.counts(version=finding.subject.version)[span]
+        reference = model.references[finding.subject.version].counts[span]
+        pictures.setdefault(name, _picture(finding, cells, np.asarray(reference), np.asarray(current)))
+    return list(pictures.values())
+
+
+def _picture(finding: Finding, cells: FeatureCells, reference: Any, current: Any) -> dict[str, Any]:
+    """One feature: labels and shares of the cells that hold anything; ordered neighbours merged if there are many."""
+    shares = [np.asarray(x, float) / max(1.0, float(x.sum())) for x in (reference, current)]
+    used = np.flatnonzero(shares[0] + shares[1])
+    ordered = used[used < cells.ordered]
+    merged = [g for g in np.array_split(ordered, min(MOST_BARS, max(1, len(ordered)))) if len(g)]
+    groups = [*merged, *np.split(used[used >= cells.ordered], len(used) - len(ordered))]
+    return {
+        **finding_to_dict(finding),
+        "labels": [
+            cells.labels[g[0]] if len(g) == 1 else f"{cells.labels[g[0]]} … {cells.labels[g[-1]]}" for g in groups
+        ],
+        "reference_shares": [float(shares[0][g].sum()) for g in groups],
+        "shares": [float(shares[1][g].sum()) for g in groups],
+    }

@@ -1,0 +1,243 @@
+"""Layouts and references: from a file, from a past window, or from a model's first rows."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from detectors.layout import Column, FeatureCells, Kind, Layout, LayoutError, fit_layout
+from monitor.columns import (
+    LATENCY,
+    PREDICTION,
+    SCORE,
+    PredictionColumns,
+    frame_column,
+    infer_features,
+    number_column,
+    prediction_columns,
+)
+from monitor.config import ModelSpec, ReferenceWindow
+from monitor.profile import profile_rows, write_profiles
+from monitor.registry import Model, Reference, Registry, with_features
+from monitor.store import Store
+from monitor.windows import read_traffic
+
+FIRST_ROWS = 10_000
+ALL_ROWS = 2**62
+READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".csv": lambda path: pl.read_csv(path, null_values=["", "?", "NA"], infer_schema_length=10_000),
+    ".ndjson": pl.read_ndjson,
+    ".jsonl": pl.read_ndjson,
+}
+OUTPUT_COLUMNS = {"prediction": PREDICTION, "score": SCORE}
+
+
+class TableError(ValueError):
+    """A file that cannot be read as a table. The message says which, why, and what can be read."""
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A Parquet, CSV or NDJSON file. In CSV, ``?``, ``NA`` and nothing are missing values.
+
+    Raises TableError.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise TableError(f"{path}: cannot tell its format; use a name that ends in {', '.join(READERS)}")
+    try:
+        frame = reader(path)
+    except FileNotFoundError:
+        raise TableError(f"{path}: there is no such file") from None
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise TableError(f"{path}: not a readable {path.suffix[1:]} file: {str(error).splitlines()[0][:200]}") from None
+    return frame.rename({c: c.strip() for c in frame.columns if c != c.strip()})
+
+
+class References:
+    """Makes layouts and references and keeps them in the registry."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store = store
+        self._registry = registry
+        self._rows: dict[tuple[str, str], int] = {}
+        self.learning = threading.RLock()
+        """Held while rows of a model without a layout are written, and while its layout is made from them."""
+
+    def from_table(self, model: Model, table: pl.DataFrame, name: str, version: str, now: datetime) -> Model:
+        """A reference from a table: a column per feature, and ``prediction`` or ``score`` if they are to be watched.
+
+        The first reference of a model makes its layout. Raises LayoutError or TableError.
+        """
+        spec = _spec_of_table(model.spec, table)
+        columns = _table_columns(spec, table)
+        if not columns:
+            wanted = ", ".join(model.spec.features) or "its features"
+            raise TableError(f"{name}: none of its columns is a feature of {model.name!r}; name columns as {wanted}")
+        with self.learning:
+            if model.layout is None:
+                layout, counts = fit_layout(columns, _row_ids(table), declared_levels(spec))
+                model = self._save_layout(replace(model, spec=spec), layout, now)
+                counts = np.concatenate([counts, np.zeros(_layout(model).size - len(counts), np.int64)])
+            else:
+                counts = model.layout.count({n: c for n, (_, c) in columns.items()})
+        return self._registry.save_reference(model, Reference(name, version, counts), now)
+
+    def from_window(self, model: Model, window: ReferenceWindow, now: datetime) -> Model:
+        """A reference from a past window of the model's own traffic. Raises LayoutError while it has too few rows."""
+        if model.layout is None:
+            model = self.layout_from_rows(model, now)
+        traffic = read_traffic(self._store, model, window.start, window.end)
+        if traffic.rows() < model.spec.minimum_rows:
+            raise LayoutError(
+                f"the reference window of model {model.name!r}, {window.start:%Y-%m-%dT%H:%MZ} to "
+                f"{window.end:%Y-%m-%dT%H:%MZ}, has {traffic.rows()} rows; {model.spec.minimum_rows} are needed"
+            )
+        name = f"{window.start:%Y-%m-%dT%H:%MZ}..{window.end:%Y-%m-%dT%H:%MZ}"
+        counts = np.rint(traffic.counts()).astype(np.int64)
+        return self._registry.save_reference(model, Reference(name, "", counts), now)
+
+    def after_rows(self, model: Model, more: int, now: datetime) -> None:
+        """Note that rows of a model without a layout were written; enough of them make the layout."""
+        key = (model.environment, model.name)
+        if key in self._rows:
+            self._rows[key] += more
+        else:
+            count = self._store.query("row_count", environment=model.environment, model=model.name)
+            self._rows[key] = int(count["rows"][0])
+        if self._rows[key] >= FIRST_ROWS:
+            self.layout_from_rows(model, now)
+
+    def layout_from_rows(self, model: Model, now: datetime) -> Model:
+        """The model with a layout fitted on its first stored rows, and those rows profiled.
+
+        Raises LayoutError while there are too few rows.
+        """
+        with self.learning:
+            model = self._registry.get(model.environment, model.name)
+            if model.layout is not None:
+                return model
+            rows = self._stored(model, FIRST_ROWS)
+            spec = model.spec
+            if rows.height < spec.minimum_rows:
+                raise LayoutError(f"model {model.name!r} has {rows.height} rows; its layout needs {spec.minimum_rows}")
+            fitted = {n: f.kind for n, f in spec.features.items()} | _output_kinds(spec)
+            columns = self._columns(model, rows).features
+            layout, _ = fit_layout(
+                {n: (kind, columns[n]) for n, kind in fitted.items()},
+                rows["prediction_id"].to_list(),
+                declared_levels(spec),
+            )
+            return self._save_layout(model, layout, now)
+
+    def _save_layout(self, model: Model, layout: Layout, now: datetime) -> Model:
+        """Keep a layout, after the rows that came before it have got their cells.
+
+        Their new profiles take the place of the empty ones. The order matters: once the layout is known, rows come
+        in sampled, and profiles made from those would miss what was not kept.
+        """
+        layout = Layout((*layout.features, *_fixed_cells(model.spec, layout)))
+        rows = self._stored(model, ALL_ROWS)
+        if not rows.is_empty():
+            origins = rows.select("source", "batch").unique(maintain_order=True).with_row_index("origin")
+            rows = rows.join(origins, on=["source", "batch"], maintain_order="left")
+            profiles = profile_rows(self._columns(model, rows), model.spec, layout)
+            placed = profiles.join(origins.cast({"origin": pl.Int64}), on="origin").drop("origin")
+            write_profiles(self._store, replace(model, layout=layout), placed)
+        return self._registry.save_layout(model, layout, now)
+
+    def _stored(self, model: Model, most: int) -> pl.DataFrame:
+        return self._store.query("first_rows", environment=model.environment, model=model.name, most=most)
+
+    def _columns(self, model: Model, rows: pl.DataFrame) -> PredictionColumns:
+        """Stored feature rows as they were when they came in."""
+        schemas = self._store.query("model_schemas", environment=model.environment, model=model.name)
+        names = {r["schema_id"]: (r["num_names"], r["cat_names"]) for r in schemas.iter_rows(named=True)}
+        return stored_columns(rows, model.spec, names)
+
+
+def stored_columns(
+    rows: pl.DataFrame, spec: ModelSpec, names: Mapping[int, tuple[list[str], list[str]]]
+) -> PredictionColumns:
+    """Feature rows of the store as the columns they were made from. Each schema names its own positions."""
+    events = []
+    for row in rows.iter_rows(named=True):
+        num_names, cat_names = names[row["schema_id"]]
+        features = {n: v for n, v in zip(num_names, row["num"], strict=True) if v == v}
+        features |= {n: v for n, v in zip(cat_names, row["cat"], strict=True) if v is not None}
+        features |= {n: json.loads(v) for n, v in zip(row["extra_names"], row["extra_values"], strict=True)}
+        score = row["score"] if row["score"] == row["score"] else None
+        events.append(
+            {
+                "version": row["version"],
+                "server": row["server"],
+                "role": row["role"],
+                "at": row["timestamp"].timestamp(),
+                "sampling_fraction": 1 / row["weight"],
+                "status": "error" if row["failed"] else "ok",
+                "segments": dict(s.split("=", 1) for s in row["segments"]),
+                "features": features,
+                "prediction": score if spec.task == "regression" else {"score": score, "label": row["label"]},
+                "latency_ms": row["latency_ms"] if row["latency_ms"] == row["latency_ms"] else None,
+                "origin": row.get("origin", 0),
+            }
+        )
+    return prediction_columns(events, spec.model_copy(update={"privacy": type(spec.privacy)()}))
+
+
+def declared_levels(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+    """The levels that the configuration names."""
+    return {name: f.levels for name, f in spec.features.items() if f.levels}
+
+
+def _layout(model: Model) -> Layout:
+    if model.layout is None:
+        raise LayoutError(f"model {model.name!r} has no layout yet")
+    return model.layout
+
+
+def _output_kinds(spec: ModelSpec) -> dict[str, Kind]:
+    if spec.task == "regression":
+        return {PREDICTION: Kind.NUMERIC}
+    return {PREDICTION: Kind.CATEGORICAL, SCORE: Kind.SCORE}
+
+
+def _fixed_cells(spec: ModelSpec, layout: Layout) -> tuple[FeatureCells, ...]:
+    """Outputs whose cells need no fitting, where they are not there yet."""
+    fixed = {LATENCY: Kind.LATENCY} | ({SCORE: Kind.SCORE} if spec.task == "classification" else {})
+    return tuple(FeatureCells(n, k) for n, k in fixed.items() if n not in layout.by_name)
+
+
+def _spec_of_table(spec: ModelSpec, table: pl.DataFrame) -> ModelSpec:
+    if spec.features:
+        return spec
+    reserved = {*OUTPUT_COLUMNS, "prediction_id", "timestamp", "label", "version", "server"}
+    first = table.head(1_000).select(pl.exclude(list(reserved & set(table.columns)))).to_dicts()
+    return with_features(spec, infer_features(first, {}))
+
+
+def _table_columns(spec: ModelSpec, table: pl.DataFrame) -> dict[str, tuple[Kind, Column]]:
+    columns = {n: (f.kind, frame_column(table[n], f.kind)) for n, f in spec.features.items() if n in table.columns}
+    for name, kind in _output_kinds(spec).items():
+        source = name.removeprefix("@")
+        if source in table.columns and columns:
+            as_number = kind is not Kind.CATEGORICAL
+            columns[name] = (
+                kind,
+                number_column(table[source].to_list()) if as_number else frame_column(table[source], kind),
+            )
+    return columns
+
+
+def _row_ids(table: pl.DataFrame) -> list[str]:
+    """A text per row for choosing a fifth: its id, or else its content, so that row order does not matter."""
+    if "prediction_id" in table.columns:
+        return table["prediction_id"].cast(pl.String).fill_null("").to_list()
+    return table.hash_rows(seed=1).cast(pl.String).to_list()

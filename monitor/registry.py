@@ -1,0 +1,227 @@
+"""What is known of each model: its spec (declared or inferred), its layout and its references."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from detectors.layout import Counts, Kind, Layout
+from monitor.columns import infer_features, infer_task
+from monitor.config import Config, FeatureSpec, ModelSpec
+from monitor.decode import Fields
+from monitor.store import Store
+
+
+class UnknownModelError(LookupError):
+    """Nobody declared the model and no event of it has come in. The message names the models there are."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Counts that windows are compared with. An empty version stands for all versions."""
+
+    name: str
+    version: str
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model in one environment."""
+
+    environment: str
+    name: str
+    spec: ModelSpec
+    layout: Layout | None = None
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    """By version; '' is for all versions."""
+    since: datetime | None = None
+    """When the first of it arrived. Windows before that are history and judged only when asked for."""
+
+    @property
+    def schema_id(self) -> int:
+        """A hash of the features' names, kinds and order: what the positions in feature rows mean."""
+        names = json.dumps([self.spec.num_names, self.spec.cat_names], ensure_ascii=False)
+        return int.from_bytes(hashlib.sha256(names.encode()).digest()[:8], "big")
+
+
+class Registry:
+    """The models, kept in the store and cached here. Safe to use from several threads."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store = store
+        self._config = config
+        self._lock = threading.RLock()
+        self._models: dict[tuple[str, str], Model] = {}
+        self._load()
+
+    def models(self) -> list[Model]:
+        """All models that have sent events or have a reference, and all declared ones, by name."""
+        with self._lock:
+            seen = {name for _, name in self._models}
+            idle = [Model("production", name, spec) for name, spec in self._config.models.items() if name not in seen]
+            return sorted((*self._models.values(), *idle), key=lambda m: (m.environment, m.name))
+
+    def get(self, environment: str, name: str) -> Model:
+        """A model. Raises UnknownModelError."""
+        with self._lock:
+            model = self._models.get((environment, name))
+            if model is not None:
+                return model
+            if name in self._config.models:
+                return Model(environment, name, self._config.models[name])
+        known = ", ".join(sorted({m.name for m in self.models()})) or "none yet"
+        raise UnknownModelError(f"model {name!r} is not known in environment {environment!r}; known: {known}")
+
+    def learn(self, environment: str, name: str, events: Sequence[Fields], now: datetime) -> Model:
+        """The model of some prediction events; an undeclared one is registered, and its features are inferred.
+
+        Inferred features can grow until the layout is made.
+        """
+        with self._lock:
+            model = self._models.get((environment, name))
+            declared = self._config.models.get(name)
+            grows = declared is None or not declared.features
+            if model is not None and (model.layout is not None or not grows):
+                return model
+            if model is None:
+                model = Model(environment, name, declared or _inferred(events), since=now)
+            if grows:
+                known = {n: f.kind for n, f in model.spec.features.items()}
+                kinds = infer_features([e["features"] for e in events], known)
+                if len(kinds) > len(known):
+                    model = replace(model, spec=with_features(model.spec, kinds))
+            return self._keep(model, now)
+
+    def save_layout(self, model: Model, layout: Layout, now: datetime) -> Model:
+        """Keep the model's layout, for ever. If it has one already, that one stays."""
+        with self._lock:
+            current = self._models.get((model.environment, model.name), model)
+            if current.layout is not None:
+                return current
+            row = {
+                "environment": [model.environment],
+                "model": [model.name],
+                "layout_id": [layout.id],
+                "cells": [layout.to_json()],
+                "added": [now],
+            }
+            self._store.insert("layouts", pl.DataFrame(row))
+            return self._keep(replace(current, spec=model.spec, layout=layout), now)
+
+    def save_reference(self, model: Model, reference: Reference, now: datetime) -> Model:
+        """Keep a reference; it takes the place of an earlier one for the same version."""
+        with self._lock:
+            current = self._models.get((model.environment, model.name), model)
+            if current.layout is None:
+                raise ValueError("a reference needs a layout to count over")
+            row = {
+                "environment": [model.environment],
+                "model": [model.name],
+                "version": [reference.version],
+                "name": [reference.name],
+                "layout_id": [current.layout.id],
+                "counts": [reference.counts.astype(np.uint64)],
+                "added": [now],
+            }
+            self._store.insert("model_references", pl.DataFrame(row))
+            references = {**current.references, reference.version: reference}
+            return self._keep(replace(current, references=references), now)
+
+    def _keep(self, model: Model, now: datetime) -> Model:
+        key = (model.environment, model.name)
+        model = model if model.since else replace(model, since=now)
+        before = self._models.get(key)
+        if before is None or before.schema_id != model.schema_id:
+            row = {
+                "environment": [model.environment],
+                "model": [model.name],
+                "schema_id": [model.schema_id],
+                "num_names": [list(model.spec.num_names)],
+                "cat_names": [list(model.spec.cat_names)],
+                "task": [model.spec.task],
+                "added": [now],
+            }
+            names = pl.List(pl.String)
+            frame = pl.DataFrame(row, schema_overrides={"schema_id": pl.UInt64})
+            self._store.insert("schemas", frame.cast({"num_names": names, "cat_names": names}))
+            self._models[key] = model
+            self._make_view(model)
+        self._models[key] = model
+        return model
+
+    def _load(self) -> None:
+        for row in self._store.query("latest_schemas").iter_rows(named=True):
+            spec = self._config.models.get(row["model"]) or ModelSpec.model_validate({"task": row["task"]})
+            if not spec.features:
+                kinds = dict.fromkeys(row["num_names"], Kind.NUMERIC) | dict.fromkeys(
+                    row["cat_names"], Kind.CATEGORICAL
+                )
+                spec = with_features(spec, kinds)
+            key = (row["environment"], row["model"])
+            self._models[key] = Model(*key, spec, since=row["since"])
+        for row in self._store.query("first_layouts").iter_rows(named=True):
+            key = (row["environment"], row["model"])
+            if key in self._models:
+                self._models[key] = replace(self._models[key], layout=Layout.from_json(row["cells"]))
+        for row in self._store.query("latest_references").iter_rows(named=True):
+            model = self._models.get((row["environment"], row["model"]))
+            if model is not None and model.layout is not None and model.layout.id == row["layout_id"]:
+                reference = Reference(row["name"], row["version"], np.array(row["counts"], np.int64))
+                references = {**model.references, reference.version: reference}
+                self._models[model.environment, model.name] = replace(model, references=references)
+
+    def _make_view(self, model: Model) -> None:
+        """A view with named, typed columns for people who write SQL."""
+        schemas = self._store.query("model_schemas", environment=model.environment, model=model.name)
+        columns = []
+        for array, names_column, absent in (("num", "num_names", "nan"), ("cat", "cat_names", "NULL")):
+            names = model.spec.num_names if array == "num" else model.spec.cat_names
+            for name in names:
+                branches = [
+                    f"schema_id = {row['schema_id']}, {array}[{row[names_column].index(name) + 1}]"
+                    for row in schemas.iter_rows(named=True)
+                    if name in row[names_column]
+                ]
+                columns.append(f"multiIf({', '.join(branches)}, {absent}) AS {quoted(name)}")
+        fixed = ["timestamp", "version", "server", "role", "prediction_id", "weight"]
+        given = ["label AS `@prediction`", "score AS `@score`", "latency_ms AS `@latency`", "failed AS `@failed`"]
+        where = f"environment = {literal(model.environment)} AND model = {literal(model.name)}"
+        rows = f"SELECT {', '.join((*fixed, *columns, *given))} FROM features FINAL WHERE {where}"  # noqa: S608 - quoted
+        self._store.execute(f"CREATE OR REPLACE VIEW {quoted(view_name(model))} AS {rows}")
+
+
+def _inferred(events: Sequence[Fields]) -> ModelSpec:
+    return ModelSpec.model_validate({"task": infer_task([e.get("prediction") for e in events])})
+
+
+def with_features(spec: ModelSpec, kinds: Mapping[str, Kind]) -> ModelSpec:
+    """The spec with features of these kinds; what was declared of a feature stays."""
+    features = {name: spec.features.get(name, FeatureSpec(kind=kind)) for name, kind in kinds.items()}
+    return spec.model_copy(update={"features": features})
+
+
+def view_name(model: Model) -> str:
+    """The name of a model's view: ``model_NAME``, with what SQL would need quotes for replaced."""
+    name = model.name if model.environment == "production" else f"{model.environment}_{model.name}"
+    plain = re.sub(r"\W", "_", name)
+    return f"model_{plain}" if plain == name else f"model_{plain}_{zlib.crc32(name.encode()):08x}"
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def literal(text: str) -> str:
+    """An SQL string, for statements that cannot take parameters."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

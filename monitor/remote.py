@@ -1,0 +1,96 @@
+"""The service that already runs on a data folder, asked over its API."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.parse
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import urllib3
+
+KEY_VARIABLE = "TELLTALE_API_KEY"
+TIMEOUT_SECONDS = 300.0
+
+
+class RemoteError(Exception):
+    """The running service refused or did not answer; the message is the service's own."""
+
+
+class RemoteService:
+    """The same questions as ``Service``, to a running one. Its key, if it needs one, is in ``TELLTALE_API_KEY``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._pool = urllib3.PoolManager(headers=headers, timeout=TIMEOUT_SECONDS, retries=False)
+
+    def import_chunk(self, body: bytes, key: str) -> dict[str, Any]:
+        """Take a chunk of a file in."""
+        return dict(self._json("POST", "/v1/events?source=file", body, {"Idempotency-Key": key}))
+
+    def register_reference_file(self, name: str, path: Path, version: str, environment: str) -> dict[str, Any]:
+        """Keep a table as what a model is compared with."""
+        query = _query(name=path.name, version=version, environment=environment)
+        return dict(self._json("POST", f"/v1/models/{_quoted(name)}/reference?{query}", path.read_bytes()))
+
+    def evaluate(self, name: str, at: datetime | None = None, environment: str = "production") -> dict[str, Any]:
+        """Judge the windows that end at a time."""
+        return dict(self._json("POST", f"/v1/models/{_quoted(name)}/evaluate?{_query(at=at, environment=environment)}"))
+
+    def fleet(self, name: str, at: datetime | None = None, environment: str = "production") -> list[dict[str, Any]]:
+        """Which version served on which server up to a time."""
+        found = self._json("GET", f"/v1/models/{_quoted(name)}/fleet?{_query(at=at, environment=environment)}")
+        return list(found)
+
+    def export(self, name: str, start: datetime, end: datetime, environment: str = "production") -> bytes:
+        """The kept feature rows of a span as a Parquet file."""
+        query = _query(start=start, end=end, environment=environment)
+        return self._request("GET", f"/v1/models/{_quoted(name)}/export?{query}")
+
+    def status(self) -> dict[str, Any]:
+        """What is kept, and what goes on."""
+        return dict(self._json("GET", "/v1/status"))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _json(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Any:
+        return json.loads(self._request(method, path, body, headers))
+
+    def _request(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bytes:
+        merged = {**self._pool.headers, **(headers or {})}
+        try:
+            response = self._pool.request(method, self.url + path, body=body or None, headers=merged)
+        except urllib3.exceptions.HTTPError as error:
+            raise RemoteError(f"the service at {self.url} does not answer: {type(error).__name__}") from None
+        if response.status >= 400:
+            raise RemoteError(f"the service at {self.url} answered {response.status}: {_detail(response.data)}")
+        return response.data
+
+
+def _detail(data: bytes) -> str:
+    try:
+        detail = json.loads(data)["detail"]
+    except (ValueError, KeyError, TypeError):
+        return data[:200].decode("utf-8", "replace")
+    return detail if isinstance(detail, str) else json.dumps(detail)[:500]
+
+
+def _query(**values: str | datetime | None) -> str:
+    texts = {k: v.isoformat() if isinstance(v, datetime) else v for k, v in values.items()}
+    return urllib.parse.urlencode({k: v for k, v in texts.items() if v})
+
+
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")

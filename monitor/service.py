@@ -1,0 +1,362 @@
+"""The rooms wired together: everything the API, the command line and the schedule ask for goes through here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+import polars as pl
+import structlog
+
+from alerts.desk import Desk, ModelRules
+from alerts.ledger import Ledger
+from detectors.finding import Finding, Window, worst_first
+from detectors.layout import LayoutError
+from monitor.clock import Clock, SystemClock
+from monitor.config import Config, ModelSpec
+from monitor.decode import split_lines
+from monitor.findings import finding_to_dict, latest_findings
+from monitor.fleet import BEGINNING, ServedTraffic, fleet
+from monitor.health import probe
+from monitor.ingest import Ingest, Origin, Receipt
+from monitor.judge import Judge
+from monitor.metrics import Metrics
+from monitor.reference import References, TableError, read_table
+from monitor.registry import Model, Registry, view_name
+from monitor.store import migrate
+from monitor.store.embedded import EmbeddedStore
+from monitor.windows import LATE_ALLOWANCE, due
+
+LEASE = timedelta(minutes=10)
+HOUR = timedelta(hours=1)
+MOST_WINDOWS_A_TICK = 500
+"""Catching up after a long pause is spread over several runs, so that deliveries do not wait."""
+log = structlog.get_logger()
+
+
+class Service:
+    """Telltale on the embedded default: one process, one data folder.
+
+    Raises StoreBusyError when another process has the folder.
+    """
+
+    def __init__(self, config: Config, clock: Clock | None = None, callback_base: str = "") -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.store = EmbeddedStore(config.store.path)
+        try:
+            self.applied_migrations = migrate(self.store)
+            self.ledger = Ledger(config.store.ledger_url)
+            self.ledger.create()
+            self.registry = Registry(self.store, config)
+            self.references = References(self.store, self.registry)
+            self.ingest = Ingest(self.store, self.registry, self.references, config)
+            self.judge = Judge(self.store, self.references)
+            self.desk = Desk(
+                self.ledger,
+                config.policies,
+                config.notifiers,
+                config.actions,
+                ServedTraffic(self.store),
+                callback_base=callback_base,
+            )
+            self._register_declared_references()
+        except BaseException:
+            self.store.close()
+            raise
+
+    def close(self) -> None:
+        """Release the store and the ledger."""
+        self.ledger.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Events in
+
+    def take(self, body: bytes, source: str, key: str = "") -> Receipt:
+        """Take events in: an object, an array or NDJSON. The same key, or the same bytes, change nothing twice."""
+        batch = key or hashlib.sha256(body).hexdigest()[:32]
+        started = time.perf_counter()
+        receipt = self.ingest.take(split_lines(body), Origin(source, batch, self.clock.now()))
+        self.metrics.ingest_seconds.observe(time.perf_counter() - started)
+        self.metrics.accepted.inc(receipt.accepted)
+        for reject in receipt.rejects:
+            self.metrics.rejected.labels(reject.reason).inc()
+        return receipt
+
+    def import_chunk(self, body: bytes, key: str) -> dict[str, Any]:
+        """Take a chunk of a file in."""
+        return self.take(body, "file", key).to_dict()
+
+    def probe(self, now: datetime) -> None:
+        """Ask every server's health URL once."""
+        lines = probe(self.config.servers, now)
+        if lines:
+            self.ingest.take(lines, Origin("probe", f"{now.timestamp():.3f}", now))
+        for line in lines:
+            answer = orjson.loads(line)
+            self.metrics.probes.labels(answer["server"], str(answer["ok"]).lower()).inc()
+
+    # Judging
+
+    def judge_due(self, now: datetime) -> int:
+        """Judge every window that has become due, oldest first, each once whoever else is judging; gives how many."""
+        judged = 0
+        for model in self.registry.models():
+            for kind, length, window in self._due(model, now):
+                if judged >= MOST_WINDOWS_A_TICK:
+                    return judged
+                judged += self._judge_one(model, kind, length, window, now)
+        return judged
+
+    def follow(self, now: datetime) -> None:
+        """See whether actions had their effect, and which accused versions have gone."""
+        for model in self.registry.models():
+            self.desk.follow(now, _rules(model))
+        self.metrics.open_incidents.set(len(self.ledger.open_incidents()))
+
+    def deliver(self, now: datetime) -> int:
+        """Send the messages that are due."""
+        sent = self.desk.deliver(now)
+        self.metrics.deliveries.inc(sent)
+        return sent
+
+    def tick(self, now: datetime) -> None:
+        """All of the above, once, in order."""
+        self.judge_due(now)
+        self.follow(now)
+        self.deliver(now)
+
+    def _due(self, model: Model, now: datetime) -> Iterator[tuple[str, timedelta, Window]]:
+        if model.since is None:
+            return
+        ready = now - LATE_ALLOWANCE
+        for length in model.spec.windows:
+            for kind, until in (("traffic", ready), ("labels", ready - model.spec.label_delay)):
+                name = _kind(kind, length)
+                last = self.ledger.last_finished(model.environment, model.name, name)
+                for start, end in due(last or model.since, length, until):
+                    yield kind, length, Window(model.environment, model.name, start, end)
+
+    def _judge_one(self, model: Model, kind: str, length: timedelta, window: Window, now: datetime) -> bool:
+        name = _kind(kind, length)
+        key = (model.environment, model.name, name, window.start)
+        if not self.ledger.claim(*key, window.end, self._owner, now, LEASE):
+            return False
+        model = self.registry.get(model.environment, model.name)
+        measure = self.judge.traffic if kind == "traffic" else self.judge.labels
+        started = time.perf_counter()
+        try:
+            findings = measure(model, window, now)
+            self.desk.take(now, _rules(model), findings, length)
+        except Exception:
+            self.metrics.judge_failures.inc()
+            raise
+        self.ledger.finish(*key, now)
+        self.metrics.judge_seconds.observe(time.perf_counter() - started)
+        self.metrics.windows.labels(model.name, kind).inc()
+        self.metrics.judged_until.labels(model.name, kind).set(window.end.timestamp())
+        return True
+
+    # What people and pipelines ask for; all of it as JSON can hold it, so that it can also come over the API
+
+    def register_reference(
+        self, name: str, table: pl.DataFrame, label: str, version: str = "", environment: str = "production"
+    ) -> dict[str, Any]:
+        """Keep a table as what a model (or one version of it) is compared with.
+
+        Raises LayoutError or TableError.
+        """
+        model = self._model_or_new(environment, name)
+        model = self.references.from_table(model, table, label, version, self.clock.now())
+        layout = model.layout
+        watched = (
+            [f.name for f in layout.features if model.references[version].counts[layout.spans[f.name]].any()]
+            if layout
+            else []
+        )
+        return {"model": name, "reference": label, "version": version, "rows": table.height, "features": watched}
+
+    def register_reference_file(self, name: str, path: Path, version: str, environment: str) -> dict[str, Any]:
+        """Keep a table in a file as what a model is compared with. Raises LayoutError or TableError."""
+        return self.register_reference(name, read_table(path), path.name, version, environment)
+
+    def evaluate(self, name: str, at: datetime | None = None, environment: str = "production") -> dict[str, Any]:
+        """Judge, now, the windows that end at a time (accuracy: ``label_delay`` before). Nothing is sent to anyone.
+
+        Without a time, the windows end at the last minute that has traffic.
+        """
+        model = self.registry.get(environment, name)
+        end = at or self._last_minute(model)
+        findings: list[Finding] = []
+        for length in model.spec.windows:
+            window = Window(environment, name, end - length, end)
+            findings += self.judge.traffic(model, window, self.clock.now())
+            model = self.registry.get(environment, name)
+            matured = end - model.spec.label_delay
+            window = Window(environment, name, matured - length, matured)
+            findings += self.judge.labels(model, window, self.clock.now())
+        verdicts = self.desk.verdicts(_rules(model), findings)
+        return {
+            "model": name,
+            "environment": environment,
+            "at": end.isoformat(),
+            "findings": [finding_to_dict(f) for f in worst_first(findings)],
+            "verdicts": verdicts,
+        }
+
+    def fleet(self, name: str, at: datetime | None = None, environment: str = "production") -> list[dict[str, Any]]:
+        """Which version served on which server up to a time."""
+        model = self.registry.get(environment, name)
+        return [place.to_dict() for place in fleet(self.store, model, at or self.clock.now())]
+
+    def findings(
+        self, name: str, since: datetime | None = None, limit: int = 1000, environment: str = "production"
+    ) -> list[dict[str, Any]]:
+        """The latest findings of a model, newest windows first."""
+        self.registry.get(environment, name)
+        found = latest_findings(self.store, environment, name, since or BEGINNING, limit)
+        return [finding_to_dict(f) for f in found]
+
+    def export(self, name: str, start: datetime, end: datetime, environment: str = "production") -> bytes:
+        """The kept feature rows of a span as a Parquet file."""
+        model = self.registry.get(environment, name)
+        sql = (
+            f"SELECT * FROM `{view_name(model)}` WHERE timestamp >= {{start:DateTime64(3, 'UTC')}} "  # noqa: S608 - the name is made here
+            "AND timestamp < {end:DateTime64(3, 'UTC')} ORDER BY timestamp, prediction_id"
+        )
+        buffer = io.BytesIO()
+        self.store.select(sql, start=start, end=end).write_parquet(buffer)
+        return buffer.getvalue()
+
+    def servers(self, at: datetime | None = None, environment: str = "production") -> list[dict[str, Any]]:
+        """Every server with what serves there, and the health checks of the last hour."""
+        now = at or self.clock.now()
+        serving: dict[str, list[dict[str, Any]]] = {}
+        for model in self.registry.models():
+            if model.environment == environment:
+                for place in fleet(self.store, model, now):
+                    if place.serving:
+                        serving.setdefault(place.server, []).append({"model": model.name, "version": place.version})
+        probes = self.store.query("probes", environment=environment, start=now - HOUR, end=now + LATE_ALLOWANCE)
+        health = {r["server"]: r for r in probes.iter_rows(named=True)}
+        answer = []
+        for name in sorted({*serving, *health, *self.config.servers}):
+            checks = health.get(name)
+            row: dict[str, Any] = {"server": name, "serves": serving.get(name, [])}
+            if checks:
+                row |= {k: checks[k] for k in ("probes", "failures", "latency_p95_ms")}
+                row["last_check"] = checks["last_seen"].isoformat()
+            answer.append(row)
+        return answer
+
+    def alerts(self, after: int = 0, limit: int = 500) -> dict[str, Any]:
+        """What is firing, and the time line after an entry."""
+        timeline = self.ledger.timeline(after=after, limit=limit)
+        return {
+            "firing": [i.to_dict() for i in self.ledger.open_incidents()],
+            "timeline": [{"id": e.id, **e.as_line()} for e in timeline],
+        }
+
+    def check(self) -> None:
+        """Raise whatever is wrong with the store or the ledger."""
+        self.store.select("SELECT 1")
+        self.ledger.open_incidents()
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models, and what is known of each."""
+        return [
+            {
+                "environment": m.environment,
+                "model": m.name,
+                "declared": m.name in self.config.models,
+                "task": m.spec.task,
+                "owner": m.spec.owner,
+                "features": {n: str(f.kind) for n, f in m.spec.features.items()},
+                "references": sorted(r.name for r in m.references.values()),
+                "layout": m.layout.id if m.layout else None,
+            }
+            for m in self.registry.models()
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """What is kept, and what goes on."""
+        counts = self.store.query("counts").to_dicts()[0]
+        return {
+            "now": self.clock.now().isoformat(),
+            "rows": counts,
+            "models": self.models(),
+            "incidents": [i.to_dict() for i in self.ledger.open_incidents()],
+        }
+
+    def _register_declared_references(self) -> None:
+        for name, spec in self.config.models.items():
+            if spec.reference is None or spec.reference.file is None:
+                continue
+            path = spec.reference.file
+            try:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+                label = f"{path.name}@{digest}"
+                known = self.registry.get("production", name).references.get("")
+                if known is None or known.name != label:
+                    self.register_reference(name, read_table(path), label)
+            except (OSError, TableError, LayoutError) as error:
+                log.error("reference not registered", model=name, file=str(path), reason=str(error))
+
+    def _model_or_new(self, environment: str, name: str) -> Model:
+        if name in self.config.models or any(
+            (m.environment, m.name) == (environment, name) for m in self.registry.models()
+        ):
+            return self.registry.get(environment, name)
+        return Model(environment, name, ModelSpec())
+
+    def _last_minute(self, model: Model) -> datetime:
+        span = self.store.query("event_span", environment=model.environment, model=model.name)
+        if not span["profile_rows"][0]:
+            return self.clock.now()
+        last: datetime = span["last_minute"][0]
+        return last + timedelta(minutes=1)
+
+
+def import_file(service: Any, path: Path, chunk_bytes: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Take a file of events in, in chunks that end at line ends, and give the bytes done and the answer for each.
+
+    A chunk's identity is its place and content, so importing the same file again, or after an interruption, changes
+    nothing that is already there.
+    """
+    with path.open("rb") as file:
+        offset = 0
+        first_line = 1
+        while chunk := file.read(chunk_bytes):
+            chunk += file.readline()
+            key = hashlib.sha256(b"%d\x1f" % offset + chunk).hexdigest()[:32]
+            answer = dict(service.import_chunk(chunk, key))
+            for rejected in answer["rejected"]:
+                rejected["line"] += first_line - 1
+            offset += len(chunk)
+            first_line += chunk.count(b"\n")
+            yield offset, answer
+
+
+def _rules(model: Model) -> ModelRules:
+    spec = model.spec
+    return ModelRules(model.environment, model.name, spec.false_alarms_per_week, min(spec.windows))
+
+
+def _kind(kind: str, length: timedelta) -> str:
+    return f"{kind}:{int(length.total_seconds())}s"

@@ -1,0 +1,118 @@
+"""The embedded engine: chdb, which is ClickHouse inside this process. One process owns a data folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import polars as pl
+
+from monitor.store import Parameter, StoreBusyError, StoreError, query_text
+
+ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
+INSERT_SETTINGS = "async_insert = 0, max_insert_threads = 1"
+
+
+class EmbeddedStore:
+    """A store in a folder on this machine.
+
+    Raises StoreBusyError at once when another process has the folder, instead of the engine's own unclear error.
+    Each thread has its own handle: two threads on one handle would wait for each other.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock_file = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock_file.close()
+            raise StoreBusyError(f"{folder} is in use by another process") from None
+        self._path = str(folder / "clickhouse")
+        self._local = threading.local()
+        self._handles: list[Any] = []
+        self._handles_lock = threading.Lock()
+        self._handle()
+
+    def insert(self, table: str, rows: pl.DataFrame) -> None:
+        """Write the rows through an anonymous file: unlike the engine's streaming insert, that reports every error."""
+        if rows.is_empty():
+            return
+        descriptor = os.memfd_create("rows")
+        try:
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                rows.write_ipc_stream(file, compat_level=pl.CompatLevel.oldest(), compression="uncompressed")
+            columns = ", ".join(f"`{c}`" for c in rows.columns)
+            self._run(
+                f"INSERT INTO {table} ({columns}) FROM INFILE '/proc/self/fd/{descriptor}' COMPRESSION 'none' "
+                f"SETTINGS {INSERT_SETTINGS} FORMAT ArrowStream",
+                f"insert into {table}",
+            )
+        finally:
+            os.close(descriptor)
+
+    def query(self, name: str, **parameters: Parameter) -> pl.DataFrame:
+        """The rows that ``queries/NAME.sql`` gives."""
+        return self._rows(query_text(name), name, parameters)
+
+    def select(self, sql: str, **parameters: Parameter) -> pl.DataFrame:
+        """The rows of a statement built in code."""
+        return self._rows(sql, sql[:60], parameters)
+
+    def execute(self, sql: str) -> None:
+        """Run one statement that gives no rows."""
+        self._run(sql, sql[:60])
+
+    def close(self) -> None:
+        """Release the engine and the folder."""
+        with self._handles_lock:
+            for handle in self._handles:
+                handle.close()
+            self._handles.clear()
+        self._local = threading.local()
+        with contextlib.suppress(ValueError):
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        self._lock_file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _handle(self) -> Any:
+        handle = getattr(self._local, "handle", None)
+        if handle is None:
+            import chdb
+
+            handle = self._local.handle = chdb.connect(self._path)  # type: ignore[no-untyped-call]
+            with self._handles_lock:
+                self._handles.append(handle)
+        return handle
+
+    def _rows(self, sql: str, what: str, parameters: dict[str, Parameter]) -> pl.DataFrame:
+        used = {k: _engine_text(v) for k, v in parameters.items() if f"{{{k}:" in sql}
+        result = self._run(sql, what, used)
+        return pl.read_ipc_stream(result.bytes())
+
+    def _run(self, sql: str, what: str, parameters: dict[str, object] | None = None) -> Any:
+        try:
+            return self._handle().query(sql, "ArrowStream", params=parameters or {})
+        except Exception as error:
+            reason = re.sub(r"\s+", " ", str(error))[:400]
+            raise StoreError(f"{what}: {reason}") from error
+
+
+def _engine_text(value: Parameter) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    if isinstance(value, str):  # the engine reads a text parameter as a field of a tab-separated file
+        return value.translate(ESCAPES)
+    return value

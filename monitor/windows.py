@@ -1,0 +1,118 @@
+"""Windows: which are due, and the traffic in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from monitor.registry import Model
+from monitor.store import Store
+
+LATE_ALLOWANCE = timedelta(minutes=2)
+"""How long after its end a window waits for events that are still on their way."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def floor(at: datetime, length: timedelta) -> datetime:
+    """The latest start of a window at or before a time. Windows are counted from 1970-01-01T00:00Z.
+
+    >>> floor(datetime(2026, 1, 1, 5, 30, tzinfo=UTC), timedelta(hours=6)).hour
+    0
+    """
+    return EPOCH + (at - EPOCH) // length * length
+
+
+def due(since: datetime, length: timedelta, ready: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """The windows that hold or follow ``since`` and have ended by ``ready``, oldest first.
+
+    ``since`` is the end of the last window judged, or when the model was first heard of.
+    """
+    start = floor(since, length)
+    while start + length <= ready:
+        yield start, start + length
+        start += length
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The profiles of one window: a row per version, server, segment, role and sampling weight.
+
+    counts are kept raw. Windows that mix sampling weights are combined with the weights and scaled to the effective
+    number of rows, (Σw)² / Σw².
+    """
+
+    table: pl.DataFrame
+    matrix: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    def rows(self, **where: str) -> int:
+        """How many events were received."""
+        return int(self._weights(self._mask(**where))[1].sum())
+
+    def failed(self, **where: str) -> int:
+        """How many of them failed."""
+        return int(self.table["failures"].to_numpy()[self._mask(**where)].sum())
+
+    def requests(self, **where: str) -> float:
+        """How many requests they stand for: the sum of their weights."""
+        weights, rows = self._weights(self._mask(**where))
+        return float((weights * rows).sum())
+
+    def counts(self, **where: str) -> NDArray[Any]:
+        """The count vector: raw where all rows have one weight, else scaled to the effective number of rows.
+
+        ``where``: version, server, segment (default '', everything), role (default live), without_server.
+        """
+        mask = self._mask(**where)
+        weights, rows = self._weights(mask)
+        if len(np.unique(weights)) <= 1:
+            return np.asarray(self.matrix[mask].sum(axis=0), np.int64)
+        effective = (weights * rows).sum() ** 2 / (weights**2 * rows).sum()
+        return np.asarray(weights @ self.matrix[mask] * (effective / (weights * rows).sum()))
+
+    def places(self) -> list[tuple[str, str]]:
+        """The versions and servers with live traffic."""
+        live = self.table.filter((pl.col("role") == "live") & (pl.col("segment") == "") & (pl.col("rows") > 0))
+        return sorted(set(live.select("version", "server").iter_rows()))
+
+    def _weights(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        table = self.table
+        return table["weight"].to_numpy()[mask], table["rows"].to_numpy()[mask].astype(np.float64)
+
+    def _mask(
+        self, version: str = "", server: str = "", segment: str = "", role: str = "live", without_server: str = ""
+    ) -> NDArray[np.bool_]:
+        chosen = (pl.col("segment") == segment) & (pl.col("role") == role)
+        if version:
+            chosen &= pl.col("version") == version
+        if server:
+            chosen &= pl.col("server") == server
+        if without_server:
+            chosen &= pl.col("server") != without_server
+        return self.table.select(chosen).to_series().to_numpy()
+
+
+def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> Traffic:
+    """The traffic of a window, from the profiles of all events."""
+    layout = model.layout
+    table = store.query(
+        "window_profiles",
+        environment=model.environment,
+        model=model.name,
+        start=start,
+        end=end,
+        layout_id=layout.id if layout else "",
+    )
+    matrix = np.zeros((table.height, layout.size if layout else 0), np.int64)
+    if layout:
+        for row, (cells, counts) in enumerate(table.select("filled_cells", "filled_counts").iter_rows()):
+            matrix[row, cells] = counts
+    return Traffic(table.drop("filled", "filled_cells", "filled_counts"), matrix)

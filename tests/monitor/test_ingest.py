@@ -1,0 +1,162 @@
+"""What is sent is what is kept, once; counts are of everything, rows of a sample."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+from given import NOON, ServiceMaker, ndjson, prediction
+
+from monitor.ingest import HASH_FACTOR, HASH_RANGE, kept
+from monitor.service import Service
+from monitor.windows import read_traffic
+
+DAY = timedelta(days=1)
+FEATURES = {"x": "numeric", "c": "categorical"}
+
+
+def rows(service: Service, table: str) -> int:
+    return int(service.store.select(f"SELECT count() AS n FROM {table} FINAL")["n"][0])  # noqa: S608 - a name from this file
+
+
+def profile(service: Service) -> tuple[int, int]:
+    """Events counted, and the sum over all cells of one feature."""
+    model = service.registry.get("production", "m")
+    traffic = read_traffic(service.store, model, NOON - DAY, NOON + DAY)
+    cells = traffic.counts()[model.layout.spans["x"]].sum() if model.layout else 0
+    return traffic.rows(), int(cells)
+
+
+def train(service: Service) -> None:
+    import polars as pl
+
+    table = pl.DataFrame({"x": [float(i % 7) for i in range(500)], "c": ["a", "b"] * 250})
+    service.register_reference("m", table, "train")
+
+
+def test_sending_the_same_bytes_again_changes_nothing(make_service: ServiceMaker) -> None:
+    service = make_service(models={"m": {"features": FEATURES}})
+    train(service)
+    body = ndjson([prediction(i, NOON) for i in range(50)])
+    for _ in range(3):
+        assert service.take(body, "http").to_dict() == {"accepted": 50, "rejected": []}
+    assert (rows(service, "predictions"), rows(service, "features"), profile(service)) == (50, 50, (50, 50))
+
+
+def test_the_same_key_names_the_same_batch(make_service: ServiceMaker) -> None:
+    service = make_service()
+    for _ in range(2):
+        service.take(ndjson([prediction(1, NOON)]), "http", "key-1")
+    service.take(ndjson([prediction(1, NOON)]), "http", "key-2")
+    assert rows(service, "predictions") == 2
+
+
+def test_bad_lines_are_kept_with_their_bytes_and_place(make_service: ServiceMaker) -> None:
+    service = make_service()
+    body = ndjson([prediction(1, NOON)]) + b"\n{\xff broken\n" + ndjson([prediction(2, NOON + timedelta(minutes=6))])
+    answer = service.take(body, "http", "k").to_dict()
+    assert answer["accepted"] == 1
+    assert [r["line"] for r in answer["rejected"]] == [2, 3]
+    stored = service.store.select(
+        "SELECT reason, row, batch, CAST(hex(raw), 'String') AS raw FROM dead_letters ORDER BY row"
+    )
+    assert stored["reason"].to_list() == ["not_utf8", "in_the_future"]
+    assert bytes.fromhex(stored["raw"][0]) == b"{\xff broken"
+
+
+def test_counts_are_of_everything_and_rows_of_a_sample(make_service: ServiceMaker) -> None:
+    service = make_service(models={"m": {"features": FEATURES, "sampling": {"features": 0.2, "predictions": 0.5}}})
+    train(service)
+    service.take(ndjson([prediction(i, NOON) for i in range(2000)]), "http")
+    ids = [f"p{i}" for i in range(2000)]
+    expected = [
+        sum(zlib.crc32(i.encode()) * HASH_FACTOR % HASH_RANGE < p * HASH_RANGE for i in ids) for p in (0.2, 0.5)
+    ]
+    assert [rows(service, "features"), rows(service, "predictions")] == expected
+    assert profile(service) == (2000, 2000)
+    weights = service.store.select("SELECT sum(weight) AS w, count() AS n FROM features FINAL").to_dicts()[0]
+    assert weights["w"] == pytest.approx(weights["n"] / 0.2)
+
+
+@pytest.mark.parametrize(("text", "hashed"), [("a", 4200413011), ("0001", 4232123812)])
+def test_the_sampling_hash_is_the_agreed_one(text: str, hashed: int, make_service: ServiceMaker) -> None:
+    assert kept([text], (hashed + 1) / HASH_RANGE).tolist() == [True]
+    assert kept([text], hashed / HASH_RANGE).tolist() == [False]
+    in_store = make_service().store.select(
+        "SELECT bitAnd(toUInt64(CRC32({id:String})) * 2654435761, 4294967295) AS h", id=text
+    )
+    assert in_store["h"].to_list() == [hashed]
+
+
+def test_a_model_without_a_layout_is_profiled_from_its_first_rows(make_service: ServiceMaker) -> None:
+    service = make_service()
+    service.take(ndjson([prediction(i, NOON) for i in range(6000)]), "http")
+    assert profile(service) == (6000, 0)
+    service.take(ndjson([prediction(i, NOON + timedelta(minutes=1)) for i in range(6000, 12_000)]), "http")
+    assert profile(service) == (12_000, 12_000)
+    service.take(ndjson([prediction(i, NOON) for i in range(12_000, 12_100)]), "http")
+    assert profile(service) == (12_100, 12_100)
+
+
+def test_a_reference_profiles_what_came_before_it(make_service: ServiceMaker) -> None:
+    service = make_service(models={"m": {"features": FEATURES, "segments": {"plan": ["vip"]}}})
+    for number in range(5):  # several batches, so that each must find its own profile again
+        service.take(ndjson([prediction(10 * number + i, NOON, segments={"plan": "vip"}) for i in range(10)]), "http")
+    before = service.store.select("SELECT count() AS n FROM profiles FINAL")["n"][0]
+    train(service)
+    assert profile(service) == (50, 50)
+    assert service.store.select("SELECT count() AS n FROM profiles FINAL")["n"][0] == before
+
+
+def test_odd_values_survive_being_stored_and_profiled_later(make_service: ServiceMaker) -> None:
+    odd: list[Any] = [1.0, None, "NaN", "seven", [1], 10**400]
+    service = make_service(models={"m": {"features": FEATURES}})
+    events = [prediction(i, NOON, features={"x": v, "c": "a", "new": i}) for i, v in enumerate(odd)]
+    service.take(b"\n".join(orjson.dumps(e) if e["features"]["x"] != 10**400 else huge(e) for e in events), "http")
+    train(service)
+    model = service.registry.get("production", "m")
+    assert model.layout
+    counts = read_traffic(service.store, model, NOON - DAY, NOON + DAY).counts()[model.layout.spans["x"]]
+    found = {label: int(n) for label, n in zip(model.layout.by_name["x"].labels, counts, strict=True) if n}
+    assert found == {"1": 1, "missing": 1, "not_finite": 2, "wrong_kind": 2}
+    assert service.store.select("SELECT sum(undeclared) AS n FROM profiles FINAL")["n"][0] == len(odd)
+
+
+def huge(event: dict[str, Any]) -> bytes:
+    import json
+
+    return json.dumps(event).encode()
+
+
+def test_an_unknown_model_grows_features_until_its_layout_is_made(make_service: ServiceMaker) -> None:
+    service = make_service()
+    service.take(ndjson([prediction(1, NOON, features={"x": 1.0})]), "http")
+    service.take(ndjson([prediction(2, NOON, features={"late": "v", "x": 2.0})]), "http")
+    view = service.store.select("SELECT x, late FROM model_m ORDER BY x")
+    assert view.to_dicts() == [{"x": 1.0, "late": None}, {"x": 2.0, "late": "v"}]
+    again = make_service()
+    assert list(again.registry.get("production", "m").spec.features) == ["x", "late"]
+
+
+def test_environments_are_kept_apart(make_service: ServiceMaker) -> None:
+    service = make_service()
+    service.take(ndjson([prediction(1, NOON), prediction(1, NOON, environment="staging")]), "http")
+    assert [len(service.fleet("m", NOON + DAY, e)) for e in ("production", "staging")] == [1, 1]
+    assert [m["environment"] for m in service.models()] == ["production", "staging"]
+
+
+def test_everything_is_still_there_after_a_restart(make_service: ServiceMaker) -> None:
+    service = make_service(models={"m": {"features": FEATURES}})
+    train(service)
+    service.take(ndjson([prediction(i, NOON) for i in range(300)]), "http")
+    before = service.registry.get("production", "m")
+    again = make_service(models={"m": {"features": FEATURES}})
+    after = again.registry.get("production", "m")
+    assert before.layout is not None
+    assert after.layout is not None
+    assert after.layout.id == before.layout.id
+    assert after.references[""].counts.tolist() == before.references[""].counts.tolist()
+    assert profile(again) == (300, 300)
