@@ -14,6 +14,8 @@ from monitor.store import Store
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+SIDE_BY_SIDE = timedelta(minutes=5)
+"""Versions that a server shows within this time of each other serve side by side."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Place:
     """One version on one server, as the logs show it. Times are the starts of minutes.
 
     serving
-        It was seen in the last window before the time asked for.
+        It was seen in the last window before the time asked for, and not long before the last that the server showed
+        at all: a version that another one followed has gone.
     announced
         A release event names this version (and this server, where it names servers). None: no release events at all.
     """
@@ -45,6 +48,7 @@ def fleet(store: Store, model: Model, at: datetime) -> list[Place]:
     """Every version on every server up to a time, by server and first sight."""
     table = store.query("served", environment=model.environment, model=model.name, start=BEGINNING, end=at)
     releases = store.query("releases", environment=model.environment, model=model.name, until=at)
+    latest = {server: last for server, last in table.group_by("server").agg(pl.col("last_seen").max()).iter_rows()}
     recent = at - min(model.spec.windows)
     return [
         Place(
@@ -54,7 +58,7 @@ def fleet(store: Store, model: Model, at: datetime) -> list[Place]:
             requests=row["requests"],
             first_seen=row["first_seen"],
             last_seen=row["last_seen"],
-            serving=row["last_seen"] + MINUTE > recent,
+            serving=row["last_seen"] + MINUTE > recent and row["last_seen"] + SIDE_BY_SIDE > latest[row["server"]],
             announced=_announced(releases, row["version"], row["server"]),
         )
         for row in table.iter_rows(named=True)

@@ -92,7 +92,7 @@ def _picture(finding: Finding, cells: FeatureCells, reference: Any, current: Any
     used = np.flatnonzero(shares[0] + shares[1])
     ordered = used[used < cells.ordered]
     merged = [g for g in np.array_split(ordered, min(MOST_BARS, max(1, len(ordered)))) if len(g)]
-    groups = [*merged, *np.split(used[used >= cells.ordered], len(used) - len(ordered))]
+    groups = [*merged, *used[used >= cells.ordered].reshape(-1, 1)]
     return {
         **finding_to_dict(finding),
         "labels": [

@@ -1,0 +1,57 @@
+"""What the page is given: pictures of what changed, and nothing that hides."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from given import NOON, ServiceMaker, ndjson, prediction
+
+from monitor.overview import MOST_BARS, overview
+from monitor.service import Service
+
+SPAN = timedelta(minutes=30)
+
+
+@pytest.fixture
+def service(make_service: ServiceMaker) -> Service:
+    """A model whose ``x`` lost a third of its values and moved, while ``c`` and ``z`` stayed."""
+    service = make_service(
+        models={"m": {"windows": ["1h", "3h"], "features": {"x": "numeric", "c": "categorical", "z": "numeric"}}}
+    )
+    table = pl.DataFrame({"x": [i / 10 for i in range(3000)], "c": ["a", "b"] * 1500, "z": [0.0, 1.0, 2.0] * 1000})
+    service.register_reference("m", table, "train.parquet")
+    events = [
+        prediction(
+            i, NOON - SPAN, features={"x": None if i % 3 == 0 else i / 10 + 50, "c": "ab"[i % 2], "z": float(i % 3)}
+        )
+        for i in range(3000)
+    ]
+    service.take(ndjson(events), "http")
+    service.evaluate("m", NOON)
+    return service
+
+
+def test_pictures_show_the_worst_features_with_their_states_on_their_own(service: Service) -> None:
+    model = overview(service)["models"][0]
+    pictures = {p["feature"]: p for p in model["pictures"]}
+    assert next(iter(pictures)) == "x"
+    worst = pictures["x"]
+    assert len(worst["labels"]) <= MOST_BARS + 4
+    assert worst["labels"][-1] == "missing"
+    assert (worst["reference_shares"][-1], worst["shares"][-1]) == (0.0, pytest.approx(1 / 3))
+    for picture in pictures.values():
+        assert sum(picture["shares"]) == pytest.approx(1)
+        assert sum(picture["reference_shares"]) == pytest.approx(1)
+
+
+def test_the_table_is_of_the_shortest_window_that_ended_last(service: Service) -> None:
+    latest = overview(service)["models"][0]["latest"]
+    assert {f["start"] for f in latest} == {(NOON - timedelta(hours=1)).isoformat()}
+    assert latest[0]["feature"] == "x"
+
+
+def test_a_service_that_knows_nothing_has_an_empty_page(make_service: ServiceMaker) -> None:
+    empty = overview(make_service())
+    assert (empty["models"], empty["firing"], empty["timeline"], empty["servers"]) == ([], [], [], [])
