@@ -48,7 +48,7 @@ def fleet(store: Store, model: Model, at: datetime) -> list[Place]:
     """Every version on every server up to a time, by server and first sight."""
     table = store.query("served", environment=model.environment, model=model.name, start=BEGINNING, end=at)
     releases = store.query("releases", environment=model.environment, model=model.name, until=at)
-    latest = {server: last for server, last in table.group_by("server").agg(pl.col("last_seen").max()).iter_rows()}
+    latest = dict(table.group_by("server").agg(pl.col("last_seen").max()).iter_rows())
     recent = at - min(model.spec.windows)
     return [
         Place(

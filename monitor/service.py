@@ -118,10 +118,9 @@ class Service:
         """Judge every window that has become due, oldest first, each once whoever else is judging; gives how many."""
         judged = 0
         for model in self.registry.models():
-            for kind, length, window in self._due(model, now):
-                if judged >= MOST_WINDOWS_A_TICK:
-                    return judged
-                judged += self._judge_one(model, kind, length, window, now)
+            for kind in ("traffic", "labels"):
+                for length in model.spec.windows:
+                    judged += self._judge_in_order(model, kind, length, now, MOST_WINDOWS_A_TICK - judged)
         return judged
 
     def follow(self, now: datetime) -> None:
@@ -142,31 +141,36 @@ class Service:
         self.follow(now)
         self.deliver(now)
 
-    def _due(self, model: Model, now: datetime) -> Iterator[tuple[str, timedelta, Window]]:
+    def _judge_in_order(self, model: Model, kind: str, length: timedelta, now: datetime, most: int) -> int:
+        """Judge the due windows of one kind and length, up to the first that somebody else has or that fails."""
         if model.since is None:
-            return
-        ready = now - LATE_ALLOWANCE
-        for length in model.spec.windows:
-            for kind, until in (("traffic", ready), ("labels", ready - model.spec.label_delay)):
-                name = _kind(kind, length)
-                last = self.ledger.last_finished(model.environment, model.name, name)
-                for start, end in due(last or model.since, length, until):
-                    yield kind, length, Window(model.environment, model.name, start, end)
+            return 0
+        ready = now - LATE_ALLOWANCE - (model.spec.label_delay if kind == "labels" else timedelta(0))
+        name = f"{kind}:{int(length.total_seconds())}s"
+        last = self.ledger.last_finished(model.environment, model.name, name)
+        judged = 0
+        for start, end in due(last or model.since, length, ready):
+            window = Window(model.environment, model.name, start, end)
+            if judged >= most or not self._judge_one(window, kind, name, now):
+                break
+            judged += 1
+        return judged
 
-    def _judge_one(self, model: Model, kind: str, length: timedelta, window: Window, now: datetime) -> bool:
-        name = _kind(kind, length)
-        key = (model.environment, model.name, name, window.start)
+    def _judge_one(self, window: Window, kind: str, name: str, now: datetime) -> bool:
+        """Judge a window, unless somebody else does. A failure is logged, counted, and tried again at the next tick."""
+        key = (window.environment, window.model, name, window.start)
         if not self.ledger.claim(*key, window.end, self._owner, now, LEASE):
             return False
-        model = self.registry.get(model.environment, model.name)
-        measure = self.judge.traffic if kind == "traffic" else self.judge.labels
+        model = self.registry.get(window.environment, window.model)
         started = time.perf_counter()
         try:
-            findings = measure(model, window, now)
-            self.desk.take(now, _rules(model), findings, length)
+            measure = self.judge.traffic if kind == "traffic" else self.judge.labels
+            self.desk.take(now, _rules(model), measure(model, window, now), window.end - window.start)
         except Exception:
+            self.ledger.release(*key, self._owner)
             self.metrics.judge_failures.inc()
-            raise
+            log.exception("window not judged", model=window.model, kind=name, start=window.start.isoformat())
+            return False
         self.ledger.finish(*key, now)
         self.metrics.judge_seconds.observe(time.perf_counter() - started)
         self.metrics.windows.labels(model.name, kind).inc()
@@ -356,7 +360,3 @@ def import_file(service: Any, path: Path, chunk_bytes: int) -> Iterator[tuple[in
 def _rules(model: Model) -> ModelRules:
     spec = model.spec
     return ModelRules(model.environment, model.name, spec.false_alarms_per_week, min(spec.windows))
-
-
-def _kind(kind: str, length: timedelta) -> str:
-    return f"{kind}:{int(length.total_seconds())}s"

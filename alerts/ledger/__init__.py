@@ -13,7 +13,7 @@ from alerts.action import Action
 from alerts.incidents import Incident
 from alerts.ledger.book import Book
 from alerts.ledger.database import READS_ONLY, migrate, open_database
-from alerts.ledger.evaluations import claim_evaluation, finish_evaluation, last_finished
+from alerts.ledger.evaluations import claim_evaluation, finish_evaluation, last_finished, release_evaluation
 from alerts.ledger.records import BadCallbackError, TimelineEntry, UnknownActionError, WrongTokenError
 
 __all__ = ["BadCallbackError", "Book", "Ledger", "TimelineEntry", "UnknownActionError", "WrongTokenError"]
@@ -85,6 +85,11 @@ class Ledger:
         """The window is judged, and will not be again."""
         with self._engine.begin() as connection:
             finish_evaluation(connection, environment, model, kind, start, now)
+
+    def release(self, environment: str, model: str, kind: str, start: datetime, owner: str) -> None:
+        """The owner could not judge the window; see ``release_evaluation``."""
+        with self._engine.begin() as connection:
+            release_evaluation(connection, environment, model, kind, start, owner)
 
     def last_finished(self, environment: str, model: str, kind: str) -> datetime | None:
         """The end of the latest window that is judged; None when none is."""

@@ -46,6 +46,14 @@ def finish_evaluation(
     connection.execute(update(evaluations).where(*this).values(finished_at=now))
 
 
+def release_evaluation(
+    connection: Connection, environment: str, model: str, kind: str, start: datetime, owner: str
+) -> None:
+    """The owner could not judge the window and lets go of it; whoever comes next may."""
+    this = (*_kind(environment, model, kind), evaluations.c.start == start, evaluations.c.owner == owner)
+    connection.execute(update(evaluations).where(*this).values(lease_until=EPOCH))
+
+
 def last_finished(connection: Connection, environment: str, model: str, kind: str) -> datetime | None:
     """The end of the latest window that is judged."""
     done = (*_kind(environment, model, kind), evaluations.c.finished_at.is_not(None))

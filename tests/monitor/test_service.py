@@ -1,0 +1,110 @@
+"""The service over time: windows judged once each, claims, restarts, and a judge that fails."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from given import NOON, ServiceMaker, StillClock, ndjson, prediction
+
+from monitor.service import Service
+from monitor.store import StoreError
+
+HOUR = timedelta(hours=1)
+MODELS = {"m": {"windows": ["1h"], "label_delay": "2h", "features": {"x": "numeric", "c": "categorical"}}}
+
+
+def judged(service: Service) -> list[tuple[str, str]]:
+    rows = service.store.select(
+        "SELECT DISTINCT toString(start) AS start, detector FROM findings FINAL ORDER BY start, detector"
+    )
+    return [
+        (r["start"][11:16], r["detector"])
+        for r in rows.iter_rows(named=True)
+        if r["detector"] in ("volume", "accuracy")
+    ]
+
+
+def traffic(service: Service, hours: int) -> None:
+    events: list[dict[str, Any]] = []
+    for hour in range(hours):
+        for i in range(250):
+            at = NOON + hour * HOUR + timedelta(seconds=10 * i)
+            events.append(prediction(i, at, prediction_id=f"{hour}-{i}"))
+            events.append(
+                {
+                    "type": "label",
+                    "model": "m",
+                    "prediction_id": f"{hour}-{i}",
+                    "label": "yes",
+                    "timestamp": at.timestamp() + 3600,
+                }
+            )
+    service.clock.at = NOON + hours * HOUR  # type: ignore[attr-defined]
+    service.take(ndjson(events), "http")
+
+
+def test_each_window_is_judged_once_and_accuracy_waits_for_the_labels(
+    make_service: ServiceMaker, clock: StillClock
+) -> None:
+    service = make_service(models=MODELS)
+    service.take(ndjson([prediction(0, NOON, prediction_id="first")]), "http")
+    traffic(service, 3)
+    assert service.judge_due(clock.at) == 2, "the last window waits for events on their way"
+    assert service.judge_due(clock.at + timedelta(minutes=2)) == 1 + 1
+    assert service.judge_due(clock.at + timedelta(minutes=2)) == 0
+    assert judged(service) == [("12:00", "accuracy"), ("12:00", "volume"), ("13:00", "volume"), ("14:00", "volume")]
+
+
+def test_a_pause_is_caught_up(make_service: ServiceMaker) -> None:
+    service = make_service(models=MODELS)
+    service.take(ndjson([prediction(0, NOON, prediction_id="first")]), "http")
+    service.judge_due(NOON + HOUR + timedelta(minutes=2))
+    traffic(service, 5)
+    again = make_service(models=MODELS)
+    again.judge_due(NOON + 7 * HOUR + timedelta(minutes=2))
+    starts = [start for start, detector in judged(again) if detector == "volume"]
+    assert starts == ["12:00", "13:00", "14:00", "15:00", "16:00", "17:00", "18:00"]
+
+
+def test_two_judges_never_judge_a_window_twice(make_service: ServiceMaker, clock: StillClock) -> None:
+    service = make_service(models=MODELS)
+    service.take(ndjson([prediction(0, NOON, prediction_id="first")]), "http")
+    traffic(service, 2)
+    key = ("production", "m", "traffic:3600s", NOON)
+    assert service.ledger.claim(*key, NOON + HOUR, "another judge", clock.at, HOUR)
+    assert service.judge_due(clock.at) == 0
+    assert service.judge_due(clock.at + 2 * HOUR) >= 1, "its lease has run out"
+
+
+def test_a_window_that_could_not_be_judged_is_tried_again(
+    make_service: ServiceMaker, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(models=MODELS)
+    service.take(ndjson([prediction(0, NOON, prediction_id="first")]), "http")
+    traffic(service, 2)
+    insert = service.store.insert
+
+    def broken(table: str, rows: pl.DataFrame) -> None:
+        if table == "findings":
+            raise StoreError("the disk is full")
+        insert(table, rows)
+
+    monkeypatch.setattr(service.store, "insert", broken)
+    assert service.judge_due(clock.at) == 0
+    assert service.metrics.registry.get_sample_value("telltale_judge_failures_total") == 1
+    monkeypatch.undo()
+    assert service.judge_due(clock.at) == 1
+    assert judged(service) == [("12:00", "volume")]
+
+
+def test_history_that_is_imported_raises_no_alarms(make_service: ServiceMaker) -> None:
+    service = make_service(models=MODELS, policies=[{"name": "p", "watch": "drift", "hold": 1}])
+    service.take(
+        ndjson([prediction(i, NOON - timedelta(days=300) + i * timedelta(minutes=1)) for i in range(3000)]), "file"
+    )
+    service.tick(NOON + timedelta(minutes=5))
+    assert judged(service) == []
+    assert service.ledger.timeline() == []
