@@ -151,7 +151,13 @@ def judge_window(
     for p in here:
         if p.watch == "drift":
             verdicts[p.name] = explain(p, verdicts[p.name], outliers, findings, alpha)
-    return [(p, verdict) for p in here for verdict in verdicts[p.name]]
+    return [(p, _inputs_named(verdict)) for p in here for verdict in verdicts[p.name]]
+
+
+def _inputs_named(verdict: Verdict) -> Verdict:
+    """Where inputs changed, the model's outputs (their names begin with ``@``) follow from them and are not named."""
+    inputs = tuple(f for f in verdict.features if not f.startswith("@"))
+    return replace(verdict, features=inputs or verdict.features)
 
 
 def judge(policy: Policy, findings: Sequence[Finding], alpha: float) -> list[Verdict]:

@@ -263,3 +263,12 @@ def test_a_longer_window_may_spend_more() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Policy("p", **settings)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"), [(("@score", "a", "b"), ("a", "b")), (("@score", "@prediction"), ("@score", "@prediction"))]
+)
+def test_outputs_are_named_only_where_no_input_changed(changed: tuple[str, ...], named: tuple[str, ...]) -> None:
+    findings = [drift(name, 1e-9, severity=9.0 - i) for i, name in enumerate(changed)]
+    verdict = only([v for _, v in judge_window([DRIFT], RULES, findings, HOUR)])
+    assert (verdict.features, len(verdict.evidence)) == (named, len(changed))
