@@ -15,7 +15,11 @@ def show_evaluation(answer: dict[str, Any]) -> None:
     console = Console()
     findings: list[dict[str, Any]] = answer["findings"]
     console.print(f"[bold]{answer['model']}[/] ({answer['environment']}) at {short(answer['at'])}")
-    for start, end in sorted({(f["start"], f["end"]) for f in findings}):
+    for line in verdict_lines(answer["verdicts"]):
+        console.print(line, highlight=False)
+    for start, end in sorted(
+        {(f["start"], f["end"]) for f in findings}, key=lambda span: (span[1], span[0]), reverse=True
+    ):
         here = [f for f in findings if (f["start"], f["end"]) == (start, end)]
         console.print(f"\n[bold]{short(start)} to {short(end)}[/]")
         _show_volume(console, here)
@@ -23,8 +27,6 @@ def show_evaluation(answer: dict[str, Any]) -> None:
         _show_features(console, here, "server_outlier", "Servers against their fleet")
         _show_features(console, here, "version_contrast", "Versions against each other")
         _show_accuracy(console, here)
-    for verdict in answer["verdicts"]:
-        console.print(verdict_line(verdict))
 
 
 def show_fleet(model: str, places: list[dict[str, Any]]) -> None:
@@ -62,16 +64,24 @@ def show_status(answer: dict[str, Any]) -> None:
         )
 
 
-def verdict_line(verdict: dict[str, Any]) -> str:
-    """One verdict as a sentence.
+def verdict_lines(verdicts: list[dict[str, Any]]) -> list[str]:
+    """The verdicts as sentences; what is alike but for its place stands in one.
 
-    >>> verdict_line({"policy": "inputs", "state": "ok", "features": [], "reason": ""})
-    '[green]ok[/] inputs'
+    >>> alike = {"policy": "p", "state": "unsure", "features": [], "reason": "too few rows"}
+    >>> verdict_lines([{**alike, "server": "a"}, {**alike, "server": "b"}, {**alike, "state": "ok", "reason": ""}])
+    ['[yellow]unsure[/] p: server a, server b (too few rows)', '[green]ok[/] p']
     """
-    colour = {"ok": "green", "drifted": "red"}.get(verdict["state"], "yellow")
-    features = f": {', '.join(verdict['features'])}" if verdict.get("features") else ""
-    reason = f" ({verdict['reason']})" if verdict.get("reason") else ""
-    return f"[{colour}]{verdict['state']}[/] {verdict['policy']} {_place(verdict)}".rstrip() + features + reason
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for v in verdicts:
+        key = (v["state"], v["policy"], ", ".join(v["features"]), v["reason"])
+        groups.setdefault(key, []).append(_place(v).strip())
+    lines = []
+    for (state, policy, features, reason), places in groups.items():
+        colour = {"ok": "green", "drifted": "red"}.get(state, "yellow")
+        words = ", ".join(dict.fromkeys(p for p in (*places, features) if p))
+        told = f" ({reason})" if reason else ""
+        lines.append(f"[{colour}]{state}[/] {policy}{': ' if words else ''}{words}{told}")
+    return lines
 
 
 def short(time: str) -> str:
@@ -97,17 +107,24 @@ def _show_volume(console: Console, findings: list[dict[str, Any]]) -> None:
 
 def _show_features(console: Console, findings: list[dict[str, Any]], detector: str, title: str) -> None:
     rows = [f for f in findings if f["detector"] == detector and "feature" in f and "without_server" not in f]
-    if not rows:
+    measured = [f for f in rows if f["status"] == "measured"]
+    differ = [f for f in measured if f["severity"] > 0]
+    if rows and not measured:
+        console.print(f"{title}: [yellow]{rows[0]['message'] or rows[0]['status']}[/]")
+    elif rows and not differ:
+        console.print(f"{title}: nothing differs by more than chance ({len(rows)} compared)")
+    if not differ:
         return
     table = Table("feature", "place", "what", "severity", "distance", "p", "rows", title=title, title_justify="left")
-    for f in rows[:MOST_FEATURES]:
+    for f in differ[:MOST_FEATURES]:
         distance = "" if f["value"] is None else f"{f['value']:.3f}"
         p_value = "" if f["p_value"] is None else f"{f['p_value']:.2g}"
         what = f["component"] if f["status"] == "measured" else f["message"] or f["status"]
         table.add_row(f["feature"], _place(f), what, f"{f['severity']:.2f}", distance, p_value, str(f["n"]))
     console.print(table)
-    if len(rows) > MOST_FEATURES:
-        console.print(f"and {len(rows) - MOST_FEATURES} more; --json shows all")
+    more = len(rows) - min(len(differ), MOST_FEATURES)
+    if more:
+        console.print(f"and {more} more, shown by --json")
 
 
 def _show_accuracy(console: Console, findings: list[dict[str, Any]]) -> None:
