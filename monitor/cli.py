@@ -43,8 +43,10 @@ def run(
 ) -> None:
     """Run the service: events in, windows judged, alerts out, the API and the page."""
     from monitor.api import check_exposure
+    from monitor.logs import configure
     from monitor.running import run_until_stopped
 
+    configure()
     loaded = _load(config)
     check_exposure(host, loaded.api_keys)
     run_until_stopped(loaded, host, port, only, public_url, _say)
@@ -89,7 +91,7 @@ def reference(
     environment: Environment = "production",
 ) -> None:
     """Register a file as what a model's traffic is compared with."""
-    with _service(config) as service:
+    with _service(config) as service, _working(f"Reading {file.name}"):
         made = service.register_reference_file(model, file, version, environment)
     print(f"{model}: {made['rows']} rows of {made['reference']} are the reference for {', '.join(made['features'])}")  # noqa: T201
 
@@ -105,7 +107,7 @@ def evaluate(
     """Judge the windows that end at a time (default: where the traffic ends). Sends nothing to anyone."""
     from monitor.show import show_evaluation
 
-    with _service(config) as service:
+    with _service(config) as service, _working(f"Judging {model}"):
         answer = service.evaluate(model, _time(at), environment)
     if as_json:
         print(json.dumps(answer))  # noqa: T201
@@ -156,7 +158,8 @@ def compare(
     from detectors.compare import compare_frames
     from monitor.reference import read_table
 
-    report = compare_frames(read_table(reference), read_table(current), false_alarms)
+    with _working(f"Comparing {reference.name} and {current.name}"):
+        report = compare_frames(read_table(reference), read_table(current), false_alarms)
     print(json.dumps(report.to_dict()) if as_json else report)  # noqa: T201
     raise typer.Exit(FAILED if not report.judged else 1 if report.drifted else 0)
 
@@ -174,7 +177,7 @@ def export(
     first, last = _time(start), _time(end)
     if first is None or last is None or first >= last:
         _fail("--from must be before --to")
-    with _service(config) as service:
+    with _service(config) as service, _working(f"Writing {out.name}"):
         out.write_bytes(service.export(model, first, last, environment))
     print(f"written to {out}")  # noqa: T201
 
@@ -198,7 +201,9 @@ def demo(
 ) -> None:
     """Run the whole story: a bad server, a shift upstream, late labels, a rollback, and the proof that it worked."""
     from monitor.demo import run_demo
+    from monitor.logs import configure
 
+    configure()
     raise typer.Exit(run_demo(seed=seed, port=port, as_json=as_json, exit_at_end=exit_at_end))
 
 
@@ -249,8 +254,10 @@ def _load(path: Path) -> Config:
 
 
 def _service(path: Path) -> Service | RemoteService:
+    from monitor.logs import configure
     from monitor.running import open_service
 
+    configure()
     return open_service(_load(path), _say)
 
 
@@ -261,6 +268,13 @@ def _progress() -> Any:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _working(what: str) -> Any:
+    """Shows on a terminal that something goes on, for as long as it does."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
 
 
 def _time(text: str | None) -> datetime | None:

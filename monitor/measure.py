@@ -64,7 +64,8 @@ class Measure:
     def _volume(self) -> Finding:
         rows = self.traffic.rows()
         requests = self.traffic.requests() if rows else 0.0
-        return Finding(self.window, Subject(), "volume", value=requests, n=rows)
+        effects = {"undeclared_keys": float(self.traffic.undeclared_keys())}
+        return Finding(self.window, Subject(), "volume", value=requests, n=rows, effects=effects)
 
     def _drift(self, layout: Layout, suspects: Sequence[str]) -> Iterator[Finding]:
         for version, reference in sorted(self.model.references.items()):

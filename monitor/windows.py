@@ -61,6 +61,10 @@ class Traffic:
         """How many of them failed."""
         return int(self.table["failures"].to_numpy()[self._mask(**where)].sum())
 
+    def undeclared_keys(self, **where: str) -> int:
+        """How many feature keys came that nobody declared."""
+        return int(self.table["undeclared_keys"].to_numpy()[self._mask(**where)].sum())
+
     def requests(self, **where: str) -> float:
         """How many requests they stand for: the sum of their weights."""
         weights, rows = self._weights(self._mask(**where))
