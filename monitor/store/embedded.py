@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import queue
 import re
-import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ class EmbeddedStore:
     """A store in a folder on this machine.
 
     Raises StoreBusyError at once when another process has the folder, instead of the engine's own unclear error.
-    Each thread has its own handle: two threads on one handle would wait for each other.
+    Each call has a handle to itself, as two calls on one would wait for each other; handles are used again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,10 +37,9 @@ class EmbeddedStore:
             self._lock_file.close()
             raise StoreBusyError(f"{folder} is in use by another process") from None
         self._path = str(folder / "clickhouse")
-        self._local = threading.local()
-        self._handles: list[Any] = []
-        self._handles_lock = threading.Lock()
-        self._handle()
+        self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
+        with self._handle():
+            pass
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Write the rows through an anonymous file: unlike the engine's streaming insert, that reports every error."""
@@ -72,11 +72,9 @@ class EmbeddedStore:
 
     def close(self) -> None:
         """Release the engine and the folder."""
-        with self._handles_lock:
-            for handle in self._handles:
-                handle.close()
-            self._handles.clear()
-        self._local = threading.local()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
         with contextlib.suppress(ValueError):
             fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         self._lock_file.close()
@@ -87,15 +85,18 @@ class EmbeddedStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _handle(self) -> Any:
-        handle = getattr(self._local, "handle", None)
-        if handle is None:
+    @contextlib.contextmanager
+    def _handle(self) -> Iterator[Any]:
+        try:
+            handle = self._idle.get_nowait()
+        except queue.Empty:
             import chdb
 
-            handle = self._local.handle = chdb.connect(self._path)  # type: ignore[no-untyped-call]
-            with self._handles_lock:
-                self._handles.append(handle)
-        return handle
+            handle = chdb.connect(self._path)  # type: ignore[no-untyped-call]
+        try:
+            yield handle
+        finally:
+            self._idle.put(handle)
 
     def _rows(self, sql: str, what: str, parameters: dict[str, Parameter]) -> pl.DataFrame:
         used = {k: _engine_text(v) for k, v in parameters.items() if f"{{{k}:" in sql}
@@ -104,7 +105,8 @@ class EmbeddedStore:
 
     def _run(self, sql: str, what: str, parameters: dict[str, object] | None = None) -> Any:
         try:
-            return self._handle().query(sql, "ArrowStream", params=parameters or {})
+            with self._handle() as handle:
+                return handle.query(sql, "ArrowStream", params=parameters or {})
         except Exception as error:
             reason = re.sub(r"\s+", " ", str(error))[:400]
             raise StoreError(f"{what}: {reason}") from error

@@ -8,6 +8,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import chdb
 import polars as pl
 import pytest
 
@@ -87,6 +88,16 @@ def test_a_folder_in_use_is_refused_at_once(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert StoreBusyError.__name__ in done.stderr
     assert "is in use by another process" in done.stderr
+
+
+def test_threads_that_come_and_go_use_the_same_handles(store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(chdb, "connect", made.append)
+    for _ in range(20):
+        thread = threading.Thread(target=store.select, args=("SELECT 1",))
+        thread.start()
+        thread.join()
+    assert made == []
 
 
 def test_threads_write_and_read_at_once(store: EmbeddedStore) -> None:
