@@ -159,7 +159,7 @@ class Desk:
     def follow(self, now: datetime, rules: ModelRules) -> None:
         """See which actions have had their effect, or missed it, and which incidents have lost their subject."""
         with self._ledger.reading() as book:
-            awaited = [a for a in book.actions(rules.environment, rules.model) if a.in_flight and not a.dry_run]
+            awaited = [a for a in book.actions(rules.environment, rules.model) if a.in_flight]
             unsettled = book.unsettled(rules.environment, rules.model)
         if not awaited and not unsettled:
             return
@@ -195,7 +195,8 @@ class Desk:
         """Take a report on an action from whoever carries it out: ``{"state": "started"}`` and the like.
 
         ``state`` is started, succeeded, failed or refused; ``run_url``, ``deployed_version`` and ``message`` may be
-        there. The same state of the same run again changes nothing. It is written down and proves nothing.
+        there. The same state of the same run again changes nothing. It is written down as ``rollback_started`` and so
+        on, and proves nothing. (A ``rollback_refused`` without ``action_id`` is a guard's.)
 
         Raises UnknownActionError, WrongTokenError or BadCallbackError.
         """

@@ -97,7 +97,7 @@ class Verdict:
     """What one policy says of one subject in one window.
 
     features
-        Those that count, worst first. Empty for watches that are not about features.
+        Those that count, worst first: empty unless drifted, and for watches that are not about features.
     value
         The worst feature's, else the finding's; in the unit of the detector.
     evidence
@@ -151,13 +151,16 @@ def judge_window(
     for p in here:
         if p.watch == "drift":
             verdicts[p.name] = explain(p, verdicts[p.name], outliers, findings, alpha)
-    return [(p, _inputs_named(verdict)) for p in here for verdict in verdicts[p.name]]
+    return [(p, _inputs_named(verdict, findings)) for p in here for verdict in verdicts[p.name]]
 
 
-def _inputs_named(verdict: Verdict) -> Verdict:
+def _inputs_named(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
     """Where inputs changed, the model's outputs (their names begin with ``@``) follow from them and are not named."""
     inputs = tuple(f for f in verdict.features if not f.startswith("@"))
-    return replace(verdict, features=inputs or verdict.features)
+    if not inputs or inputs == verdict.features:
+        return verdict
+    value = next(f.value for f in findings if f.id in verdict.evidence and f.subject.feature == inputs[0])
+    return replace(verdict, features=inputs, value=value)
 
 
 def judge(policy: Policy, findings: Sequence[Finding], alpha: float) -> list[Verdict]:
@@ -197,8 +200,7 @@ def explain(
     """
     pinned: dict[str, set[str]] = defaultdict(set)
     for outlier in outlier_verdicts:
-        if outlier.state == "drifted":
-            pinned[outlier.server].update(outlier.features)
+        pinned[outlier.server].update(outlier.features)
     cleared: dict[tuple[str, str, str], str] = {}
     for server, features in sorted(pinned.items()):
         without = [f for f in findings if f.detector == "drift" and f.subject.without_server == server]

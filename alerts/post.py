@@ -95,7 +95,7 @@ def _dispatched(book: Book, message: Message, now: datetime) -> None:
 
 def _expired(book: Book, message: Message, now: datetime) -> None:
     action = book.action(message.action)
-    if action is None or action.state != "requested":
+    if action is None:
         return
     book.change_action(action, "expired")
     about = {"action_id": action.id, "version": action.version, "baseline_version": action.target}

@@ -92,7 +92,7 @@ def has_effect(action: Action, served: Served) -> bool:
     that all of them missing the accused version is no chance. So no rows prove nothing.
     """
     total = rows_of(served)
-    if not total or (1 - action.accused_share) ** total > CHANCE:
+    if (1 - action.accused_share) ** total > CHANCE:
         return False
     left = rows_of(served, action.version) / total
     allowed = (1 - action.effect_share) * action.accused_share

@@ -45,6 +45,7 @@ def claim_message(
         .limit(1)
         .scalar_subquery()
     )
+    # Where writers do not wait for each other, one may have come between: so the conditions are put once more.
     claim = (
         update(outbox)
         .where(outbox.c.sequence == following, outbox.c.state == "pending", outbox.c.lease_until <= now)

@@ -126,8 +126,9 @@ def test_retiring(states: list[State], state: str, change: str | None) -> None:
         assert (incident.reason, incident.since) == ("version 2 no longer serves", now)
 
 
-def test_a_retired_incident_starts_from_nothing() -> None:
-    retired, _ = retire(run(["drifted", "drifted"])[0], "gone", window(1).end + timedelta(minutes=30))
+@pytest.mark.parametrize("states", [["drifted", "drifted"], ["drifted"]])
+def test_a_retired_incident_starts_from_nothing(states: list[State]) -> None:
+    retired, _ = retire(run(states)[0], "gone", window(1).end + timedelta(minutes=30))
     again, change = advance(retired, verdict(2, "drifted"), POLICY, window(2).end)
     assert (again.state, change, again.reason) == ("pending", None, "")
 

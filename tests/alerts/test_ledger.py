@@ -187,6 +187,20 @@ def test_a_lease_can_be_taken_over_when_it_has_ended(ledger: Ledger) -> None:
     assert not claim(ledger, 0, "me", now=BEGIN + LEASE)
 
 
+def test_its_owner_alone_can_let_go_of_a_window(ledger: Ledger) -> None:
+    def release(owner: str) -> None:
+        ledger.release("production", "churn", "traffic:3600s", window(0).start, owner)
+
+    assert claim(ledger, 0)
+    release("other")
+    assert not claim(ledger, 0, "other")
+    release("me")
+    assert claim(ledger, 0, "other")
+    finish(ledger, 0)
+    release("other")
+    assert not claim(ledger, 0)
+
+
 def test_a_window_waits_for_the_one_before(ledger: Ledger) -> None:
     """Else a later window would be finished first, and the earlier one would never be judged."""
     assert claim(ledger, 0)

@@ -67,6 +67,14 @@ def test_no_data_is_unsure_and_a_crash_is_an_error_never_ok() -> None:
     assert judge(DRIFT, [], 0.01) == []
 
 
+@pytest.mark.parametrize(("status", "state"), [(Status.NOT_ENOUGH_DATA, "unsure"), (Status.ERROR, "error")])
+@pytest.mark.parametrize("policy", [DRIFT, Policy("p", "accuracy_drop"), Policy("p", "latency", limit=0.0)])
+def test_numbers_of_a_finding_that_was_not_measured_are_not_used(policy: Policy, status: Status, state: str) -> None:
+    effects = {"standard_error": 0.001}
+    numbers = finding(policy.watch, p=1e-12, severity=9.0, value=9.0, low=8.0, effects=effects, status=status)
+    assert only(judge(policy, [numbers], alpha=0.01)).state == state
+
+
 def test_drift_is_judged_per_version_and_segment_and_not_per_server() -> None:
     findings = [
         drift("a", 1e-9, version="1"),
@@ -269,6 +277,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said:
     ("changed", "named"), [(("@score", "a", "b"), ("a", "b")), (("@score", "@prediction"), ("@score", "@prediction"))]
 )
 def test_outputs_are_named_only_where_no_input_changed(changed: tuple[str, ...], named: tuple[str, ...]) -> None:
-    findings = [drift(name, 1e-9, severity=9.0 - i) for i, name in enumerate(changed)]
+    findings = [drift(name, 1e-9, severity=9.0 - i, value=i / 10) for i, name in enumerate(changed)]
     verdict = only([v for _, v in judge_window([DRIFT], RULES, findings, HOUR)])
     assert (verdict.features, len(verdict.evidence)) == (named, len(changed))
+    assert verdict.value == changed.index(named[0]) / 10

@@ -272,6 +272,44 @@ def test_a_sender_that_was_given_up_writes_nothing_over_its_successor(ledger: Le
     assert row(ledger, "a").items() >= {"state": "delivered", "attempts": 2, "status": 200}.items()
 
 
+def test_an_attempt_that_was_given_up_does_not_blur_the_one_after(ledger: Ledger, tmp_path: Path) -> None:
+    put(ledger, "a")
+
+    def slow(_: Request) -> Answer:
+        post_to(ledger, tmp_path, ops=receiver.url).deliver(BEGIN + LEASE)
+        return Answer(503, body="first")
+
+    with Receiver(Script(500, body=b"second")) as receiver:
+        post_to(ledger, tmp_path, slow, ops=receiver.url).deliver(BEGIN)
+    assert row(ledger, "a").items() >= {"state": "pending", "status": 500, "answer": "second"}.items()
+
+
+def test_other_messages_do_not_wait_for_one_that_is_being_sent(ledger: Ledger, tmp_path: Path) -> None:
+    put(ledger, "a")
+    put(ledger, "b", model="fraud")
+
+    def slow(_: Request) -> Answer:
+        assert post_to(ledger, tmp_path, ops=receiver.url).deliver(BEGIN) == 1
+        return Answer(200)
+
+    with Receiver() as receiver:
+        post_to(ledger, tmp_path, slow, ops=receiver.url).deliver(BEGIN)
+    assert names(receiver) == ["b"]
+
+
+def test_a_command_does_not_expire_while_it_is_being_sent(ledger: Ledger, tmp_path: Path) -> None:
+    with ledger.writing() as book:
+        book.add_action(action("requested", BEGIN))
+    put(ledger, "a", kind="command", action="act_1", expires_at=BEGIN + MINUTE)
+
+    def slow(_: Request) -> Answer:
+        post_to(ledger, tmp_path, ops="http://127.0.0.1/").deliver(BEGIN + MINUTE)
+        return Answer(200)
+
+    post_to(ledger, tmp_path, slow, ops="http://127.0.0.1/").deliver(BEGIN)
+    assert events(ledger) == ["rollback_dispatched"]
+
+
 def test_the_ledger_is_free_while_a_message_is_on_the_network(ledger: Ledger, tmp_path: Path) -> None:
     put(ledger, "a")
     written: list[int] = []
