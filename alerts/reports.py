@@ -22,12 +22,15 @@ def read_report(event: Any) -> dict[str, str]:
         raise BadCallbackError('the report is not an object; send {"state": "started"}')
     state = event.get("state")
     if not isinstance(state, str) or state not in REPORTS:
-        raise BadCallbackError(f"state is {str(state)[:60]!r}; use {', '.join(REPORTS)}")
+        shown = repr(state[:60]) if isinstance(state, str) else f"a {type(state).__name__}"
+        raise BadCallbackError(f"state is {shown}; use {', '.join(REPORTS)}")
     report = {"state": state}
     for name in TEXTS:
         text = event.get(name, "")
         if not isinstance(text, str) or len(text) > LONGEST_TEXT:
             raise BadCallbackError(f"{name} must be a text of at most {LONGEST_TEXT} characters")
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise BadCallbackError(f"{name} holds half of a surrogate pair, which is not text; send whole characters")
         if text:
             report[name] = text
     return report

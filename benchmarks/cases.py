@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ import polars as pl
 EVENTS = 200_000
 BATCH = 20_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
+HELP = "import sys; sys.argv = ['telltale', '--help']; from monitor.cli import main; main()"
 COMPARE_ROWS, COMPARE_COLUMNS = 1_000_000, 50
 
 
@@ -132,6 +134,19 @@ def numpy_floor() -> tuple[str, float, str]:
     return "NumPy quantile binning of both tables", cpu(bin_all), "CPU s"
 
 
+def start_up(code: str, what: str) -> tuple[str, float, str]:
+    """CPU seconds of a fresh interpreter, without those of an empty one."""
+
+    def spent(argument: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", argument], check=True, capture_output=True)  # noqa: S603 - this file's own
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    spent(code)
+    return what, spent(code) - spent("pass"), "CPU s"
+
+
 def cpu(work: Callable[[], object]) -> float:
     """CPU seconds of this process, all threads."""
     started = time.process_time()
@@ -147,6 +162,8 @@ CASES: dict[str, Callable[[], tuple[str, float, str]]] = {
     "judge-200": lambda: judge(200),
     "numpy-floor": numpy_floor,
     "compare": compare,
+    "start-import": lambda: start_up("import telltale", "import telltale"),
+    "start-help": lambda: start_up(HELP, "telltale --help"),
 }
 
 if __name__ == "__main__":

@@ -16,7 +16,17 @@ from rich.console import Console
 from rich.table import Table
 
 ROUNDS = 5
-CASES = ("decode-floor", "ingest", "ingest-sampled", "judge-25", "judge-200", "numpy-floor", "compare")
+CASES = (
+    "decode-floor",
+    "ingest",
+    "ingest-sampled",
+    "judge-25",
+    "judge-200",
+    "numpy-floor",
+    "compare",
+    "start-import",
+    "start-help",
+)
 
 
 def main() -> None:

@@ -10,20 +10,24 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import prometheus_client
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from pydantic import AfterValidator, AwareDatetime
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Connection
 
 from alerts.ledger import BadCallbackError, UnknownActionError, WrongTokenError
 from dashboards.page import render_page
 from detectors.layout import LayoutError
 from monitor.config import ApiKey, ConfigError, Scope, read_secret
-from monitor.decode import split_lines
 from monitor.events import json_schema
 from monitor.overview import overview
 from monitor.reference import TableError, read_table
@@ -31,7 +35,18 @@ from monitor.registry import UnknownModelError
 from monitor.service import Service
 from monitor.store import StoreError
 
-At = Annotated[datetime | None, Query(description="RFC 3339 with an offset; now if left out.")]
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _in_reach(at: datetime) -> datetime:
+    """Times that the store can hold, with room for the longest windows around them."""
+    if not EARLIEST <= at < LATEST:
+        raise ValueError(f"the year must be from {EARLIEST.year} to {LATEST.year - 1}")
+    return at
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_in_reach)]
+At = Annotated[Time | None, Query(description="RFC 3339 with an offset; now if left out.")]
 Environment = Annotated[str, Query(description="Part of every key.")]
 
 
@@ -54,17 +69,53 @@ ANYONE = Caller("anyone", frozenset({"admin"}), frozenset())
 
 def check_exposure(host: str, keys: tuple[ApiKey, ...]) -> None:
     """Refuse to listen where others can reach it without keys. Raises ConfigError."""
-    if host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and not keys:
+    if not _is_loopback(host) and not keys:
         raise ConfigError(
             f"--host {host} can be reached from other machines, and no api_keys are configured; "
             "add api_keys to the configuration, or listen on 127.0.0.1"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class SiteGuard:
+    """Refuses what a page of another site makes a browser send.
+
+    That is a POST that comes from another site and, where no keys are configured, any request to a name that was
+    made to point at this machine (DNS rebinding).
+    """
+
+    app: ASGIApp
+    keyless: bool
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Answer the request, or hand it on."""
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self.app)(scope, receive, send)
+
+    def _refusal(self, scope: Connection) -> Response | None:
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.keyless and not _is_loopback(_host_name(host)):
+            told = f"without api_keys only requests to localhost or 127.0.0.1 are answered, not to {host[:100]!r}"
+            return JSONResponse({"detail": told}, 421)
+        if scope["method"] == "POST" and origin is not None and origin.partition("://")[2].lower() != host.lower():
+            return JSONResponse({"detail": f"a page at {origin[:100]!r} may not send requests here"}, 403)
+        return None
+
+
+def _host_name(host: str) -> str:
+    """The name or address in a ``Host`` header, without the port; empty when there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -84,15 +135,22 @@ class Access:
             raise HTTPException(401, "send an API key as 'Authorization: Bearer KEY'", asks)
         return found[0]
 
-    def needs(self, scope: Scope) -> Any:
-        """A dependency that lets only callers with a scope through, for the model in the path if there is one."""
+    def needs(self, scope: Scope, *, all_models: bool = False) -> Any:
+        """A dependency that lets only callers with a scope through, for the model in the path if there is one.
+
+        Where the answer tells of all models, ``all_models`` keeps out callers that are bound to some.
+        """
         known = Depends(self.caller)
 
         def check(request: Request, who: Caller = known) -> Caller:
+            request.state.caller = who
             model = request.path_params.get("model")
             if not who.may(scope, model):
                 place = f" for model {model!r}" if model else ""
                 raise HTTPException(403, f"the key {who.name!r} lacks the scope {scope!r}{place}")
+            if all_models and who.models:
+                bound = ", ".join(sorted(who.models))
+                raise HTTPException(403, f"this tells of all models; the key {who.name!r} is only for {bound}")
             return who
 
         return Depends(check)
@@ -104,6 +162,8 @@ def create_app(service: Service) -> FastAPI:
     access = Access(tuple(_callers(service.config.api_keys)))
     for routes in (_intake, _questions, _tables, _operation):
         app.include_router(routes(service, access))
+    app.add_middleware(SiteGuard, keyless=not service.config.api_keys)
+    app.add_exception_handler(UnknownModelError, _unknown_model)
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _answer_with(status))
     return app
@@ -123,9 +183,9 @@ def _intake(service: Service, access: Access) -> APIRouter:
     ) -> Response:
         """An object, an array or NDJSON. Answers when the events are durable; the same again changes nothing."""
         body = await _body(request, service.config.sources.http.max_body_bytes)
-        if who.models:
-            _check_models(body, who)
-        receipt = await run_in_threadpool(service.take, body, source, idempotency_key)
+        receipt = await run_in_threadpool(
+            service.take, body, source, idempotency_key, caller=who.name, models=who.models
+        )
         return JSONResponse(receipt.to_dict())
 
     @routes.get("/v1/events/schema")
@@ -141,7 +201,7 @@ def _intake(service: Service, access: Access) -> APIRouter:
         body = await _body(request, 64 * 1024)
         try:
             event = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise HTTPException(400, 'the body is not JSON; send {"state": "started"}') from None
         token = authorization.partition(" ")[2]
         await run_in_threadpool(service.desk.callback, action_id, token, event, service.clock.now())
@@ -153,7 +213,7 @@ def _intake(service: Service, access: Access) -> APIRouter:
 def _questions(service: Service, access: Access) -> APIRouter:
     """What people and pipelines ask about models, servers and alerts."""
     routes = APIRouter()
-    read = access.needs("read")
+    read, read_all = access.needs("read"), access.needs("read", all_models=True)
 
     @routes.get("/v1/models")
     def models(who: Caller = read) -> list[dict[str, Any]]:
@@ -175,17 +235,19 @@ def _questions(service: Service, access: Access) -> APIRouter:
         """What was measured, newest windows first."""
         return service.findings(model, since, limit, environment)
 
-    @routes.get("/v1/servers", dependencies=[read])
+    @routes.get("/v1/servers", dependencies=[read_all])
     def servers(at: At = None, environment: Environment = "production") -> list[dict[str, Any]]:
         """Every server, what serves there, and its last health checks."""
         return service.servers(at, environment)
 
-    @routes.get("/v1/alerts", dependencies=[read])
-    def alerts(after: int = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 500) -> dict[str, Any]:
+    @routes.get("/v1/alerts", dependencies=[read_all])
+    def alerts(
+        after: Annotated[int, Query(ge=0, le=2**53)] = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 500
+    ) -> dict[str, Any]:
         """What is firing now, and the time line."""
         return service.alerts(after, limit)
 
-    @routes.get("/v1/status", dependencies=[read])
+    @routes.get("/v1/status", dependencies=[read_all])
     def status() -> dict[str, Any]:
         """What is kept, and what goes on."""
         return service.status()
@@ -223,7 +285,7 @@ def _tables(service: Service, access: Access) -> APIRouter:
         return await run_in_threadpool(register)
 
     @routes.get("/v1/models/{model}/export", dependencies=[access.needs("read")])
-    def export(model: str, start: datetime, end: datetime, environment: Environment = "production") -> Response:
+    def export(model: str, start: Time, end: Time, environment: Environment = "production") -> Response:
         """The kept feature rows of a span, as Parquet."""
         return Response(service.export(model, start, end, environment), media_type="application/vnd.apache.parquet")
 
@@ -233,7 +295,7 @@ def _tables(service: Service, access: Access) -> APIRouter:
 def _operation(service: Service, access: Access) -> APIRouter:
     """What machines and passers-by look at."""
     routes = APIRouter()
-    read = access.needs("read")
+    read_all = access.needs("read", all_models=True)
 
     @routes.get("/healthz")
     def healthz() -> PlainTextResponse:
@@ -249,13 +311,13 @@ def _operation(service: Service, access: Access) -> APIRouter:
             return PlainTextResponse(f"not ready: {type(error).__name__}\n", 503)
         return PlainTextResponse("ready\n")
 
-    @routes.get("/metrics", dependencies=[read])
+    @routes.get("/metrics", dependencies=[read_all])
     def metrics() -> Response:
         """For Prometheus."""
         text = prometheus_client.generate_latest(service.metrics.registry)
         return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
-    @routes.get("/", dependencies=[read])
+    @routes.get("/", dependencies=[read_all])
     def page() -> HTMLResponse:
         """Fleet, findings with pictures, and alerts."""
         return HTMLResponse(render_page(overview(service)))
@@ -292,19 +354,7 @@ def _callers(keys: tuple[ApiKey, ...]) -> list[tuple[bytes, Caller]]:
     ]
 
 
-def _check_models(body: bytes, who: Caller) -> None:
-    """A key that is bound to models may not send events of others."""
-    for number, line in enumerate(split_lines(body), 1):
-        try:
-            model = json.loads(line).get("model") if line.strip() else None
-        except (ValueError, AttributeError, RecursionError):
-            continue
-        if model is not None and str(model) not in who.models:
-            raise HTTPException(403, f"line {number}: the key {who.name!r} is not for model {str(model)[:60]!r}")
-
-
 _STATUS: Mapping[type[Exception], int] = {
-    UnknownModelError: 404,
     UnknownActionError: 404,
     WrongTokenError: 401,
     BadCallbackError: 400,
@@ -312,6 +362,12 @@ _STATUS: Mapping[type[Exception], int] = {
     TableError: 422,
     StoreError: 503,
 }
+
+
+def _unknown_model(request: Request, error: Exception) -> Response:
+    """The message names the models there are, which is not for callers that are bound to some."""
+    bound = request.state.caller.models
+    return JSONResponse({"detail": "the model is not known in this environment" if bound else str(error)}, 404)
 
 
 def _answer_with(status: int) -> Callable[[Request, Exception], Response]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -33,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def run(
     config: ConfigPath = DEFAULT_CONFIG,
     host: Annotated[str, typer.Option(help="Where to listen; off loopback API keys are needed.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="TELLTALE_PORT", help="0 takes a free one.")] = 8300,
+    port: Annotated[int, typer.Option(envvar="TELLTALE_PORT", min=0, max=65535, help="0 takes a free one.")] = 8300,
     only: Annotated[
         Literal["ingest", "judge", "api"] | None, typer.Option(help="Run one room: ingest, judge or api.")
     ] = None,
@@ -55,9 +57,11 @@ def run(
 @app.command()
 def check(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Check the configuration file."""
-    from monitor.config import load
+    from monitor.config import load, missing_secrets
 
     loaded = load(config)
+    for missing in missing_secrets(loaded):
+        _say(f"warning: {missing}")
     print(f"{config} is right: {len(loaded.models)} models, {len(loaded.policies)} policies")  # noqa: T201
 
 
@@ -66,13 +70,15 @@ def import_(
     file: Annotated[Path, typer.Argument(help="Events as NDJSON, one a line.")], config: ConfigPath = DEFAULT_CONFIG
 ) -> None:
     """Take a file of events in. Doing it again changes nothing."""
+    from rich.markup import escape
+
     from monitor.service import import_file
 
     if not file.is_file():
         _fail(f"{file}: there is no such file")
     accepted = rejected = 0
     with _service(config) as service, _progress() as progress:
-        task = progress.add_task(f"Importing {file.name}", total=file.stat().st_size)
+        task = progress.add_task(f"Importing {escape(file.name)}", total=file.stat().st_size)
         for done, answer in import_file(service, file, IMPORT_CHUNK_BYTES):
             progress.update(task, completed=done)
             accepted += answer["accepted"]
@@ -158,6 +164,8 @@ def compare(
     from detectors.compare import compare_frames
     from monitor.reference import read_table
 
+    if not 0 < false_alarms < 1:
+        _fail("--false-alarms must be above 0 and below 1")
     with _working(f"Comparing {reference.name} and {current.name}"):
         report = compare_frames(read_table(reference), read_table(current), false_alarms)
     print(json.dumps(report.to_dict()) if as_json else report)  # noqa: T201
@@ -177,6 +185,8 @@ def export(
     first, last = _time(start), _time(end)
     if first is None or last is None or first >= last:
         _fail("--from must be before --to")
+    if not out.parent.is_dir():
+        _fail(f"{out.parent}: there is no such folder; make it first")
     with _service(config) as service, _working(f"Writing {out.name}"):
         out.write_bytes(service.export(model, first, last, environment))
     print(f"written to {out}")  # noqa: T201
@@ -196,7 +206,7 @@ def migrate(config: ConfigPath = DEFAULT_CONFIG) -> None:
 def demo(
     exit_at_end: Annotated[bool, typer.Option("--exit", help="Leave at the end instead of serving the page.")] = False,  # noqa: FBT002
     as_json: AsJson = False,  # noqa: FBT002 - a flag
-    port: Annotated[int, typer.Option(help="Where the page is served; 0 takes a free one.")] = 8300,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is served; 0 takes a free one.")] = 8300,
     seed: Annotated[int, typer.Option(help="Another seed, another fleet.")] = 1,
 ) -> None:
     """Run the whole story: a bad server, a shift upstream, late labels, a rollback, and the proof that it worked."""
@@ -208,14 +218,16 @@ def demo(
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. No error may end in exit code 1, which says "drift" where files are compared."""
     try:
         _check_rooms()
         app()
-    except Exception as error:
-        if not isinstance(error, _expected()):
-            raise
-        _fail(str(error))
+    except Exception as error:  # noqa: BLE001 - it is told, and with its traceback to who asks for that
+        if isinstance(error, _expected()):
+            _fail(str(error))
+        if os.environ.get("TELLTALE_LOG_LEVEL", "").upper() == "DEBUG":
+            traceback.print_exc()
+        _fail(f"unexpected error: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _expected() -> tuple[type[Exception], ...]:
@@ -273,8 +285,9 @@ def _progress() -> Any:
 def _working(what: str) -> Any:
     """Shows on a terminal that something goes on, for as long as it does."""
     from rich.console import Console
+    from rich.markup import escape
 
-    return Console(stderr=True).status(what)
+    return Console(stderr=True).status(escape(what))
 
 
 def _time(text: str | None) -> datetime | None:

@@ -21,9 +21,12 @@ from detectors.layout import Column, Kind
 from monitor.config import ModelSpec, read_secret
 from monitor.decode import Fields, json_text, label_text
 
+OUTPUT_MARK = "@"
 PREDICTION, SCORE, LATENCY = "@prediction", "@score", "@latency"
-"""What a model gives, watched like a feature. The sign keeps them apart from features of the same name."""
+"""What a model gives, watched like a feature. The mark keeps them apart from features; those may not begin with it."""
 NOT_FINITE_WORDS = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
+PRIVATE_FIELDS = frozenset({"prediction_id", "entity_id", "trace_id", "batch_id", "error"})
+"""Fields of an event, beside its features and segments, that can be dropped or hashed."""
 NONE = np.empty(0, np.int64)
 
 
@@ -154,7 +157,8 @@ def redact(events: Sequence[Fields], spec: ModelSpec) -> None:
     privacy = spec.privacy
     key = read_secret(privacy.hash_key_env, privacy.hash_key_file).encode() if privacy.hash else b""
     for event in events:
-        for holder in (event, event.get("features") or {}, event.get("segments") or {}):
+        beside = {n: event[n] for n in PRIVATE_FIELDS if n in event}
+        for holder in (beside, event.get("features") or {}, event.get("segments") or {}):
             for name in privacy.drop:
                 holder.pop(name, None)
             for name in privacy.hash:
@@ -162,6 +166,8 @@ def redact(events: Sequence[Fields], spec: ModelSpec) -> None:
                 if value is not None:
                     text = value if isinstance(value, str) else json_text(value)
                     holder[name] = hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:32]
+        for name in PRIVATE_FIELDS & event.keys():
+            event[name] = beside.get(name, "")
 
 
 def infer_features(rows: Sequence[Mapping[str, object]], known: Mapping[str, Kind]) -> dict[str, Kind]:
@@ -175,7 +181,7 @@ def infer_features(rows: Sequence[Mapping[str, object]], known: Mapping[str, Kin
         if row.keys() <= kinds.keys():
             continue
         for name, value in row.items():
-            if name not in kinds:
+            if name not in kinds and not name.startswith(OUTPUT_MARK):
                 if type(value) in (int, float):
                     kinds[name] = Kind.NUMERIC
                 elif type(value) in (str, bool):

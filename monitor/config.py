@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -28,6 +29,9 @@ from detectors.layout import Kind
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 FEATURE_KINDS = ("numeric", "categorical")
 KEY_FIELDS = {"type", "environment", "model", "version", "server", "prediction_id", "timestamp", "prediction", "label"}
+READ_FIELDS = {"at", "row", "features", "segments", "sampling_fraction", "status", "role", "latency_ms", "text"}
+LONGEST_WINDOW = timedelta(days=366)
+LONGEST_DELAY = timedelta(days=3660)
 Task = Literal["classification", "regression"]
 Monitor = Literal["drift", "servers", "versions", "accuracy", "latency", "errors"]
 Scope = Literal["ingest", "read", "admin"]
@@ -48,7 +52,10 @@ def parse_duration(value: object) -> object:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", value)
     if not match:
         raise ValueError(f"{value!r} is not a duration; write a number and s, m, h, d or w, such as 90s, 6h or 2d")
-    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+    try:
+        return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+    except OverflowError:
+        raise ValueError(f"{value[:30]!r} is too long a duration") from None
 
 
 def _utc(value: datetime) -> datetime:
@@ -68,6 +75,25 @@ def _timezone(value: str) -> str:
 def _whole_minutes(value: timedelta) -> timedelta:
     if value <= timedelta(0) or value % timedelta(minutes=1):
         raise ValueError("is not a whole number of minutes; write one such as 15m, 1h or 1d")
+    if value > LONGEST_WINDOW:
+        raise ValueError(f"is longer than {format_duration(LONGEST_WINDOW)}; write one such as 15m, 1h or 1d")
+    return value
+
+
+def _delay(value: timedelta) -> timedelta:
+    if not timedelta(0) <= value <= LONGEST_DELAY:
+        raise ValueError(f"must be from 0s to {format_duration(LONGEST_DELAY)}")
+    return value
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(f"{value[:100]!r} is not a URL; write one such as http://10.0.0.11:8080/health")
     return value
 
 
@@ -109,6 +135,12 @@ class ReferenceWindow(_Spec):
     start: Time
     end: Time
 
+    @check_whole(mode="after")
+    def _in_order(self) -> Self:
+        if self.start >= self.end:
+            raise ValueError("end must be after start")
+        return self
+
 
 class ReferenceSpec(_Spec):
     """What traffic is compared with: a file, or a past window."""
@@ -149,7 +181,7 @@ class ModelSpec(_Spec):
     threshold: float | None = None
     segments: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     sampling: Sampling = Sampling()
-    label_delay: Duration = timedelta(days=1)
+    label_delay: Annotated[Duration, AfterValidator(_delay)] = timedelta(days=1)
     reference: ReferenceSpec | None = None
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     owner: str = ""
@@ -202,7 +234,7 @@ class Sources(_Spec):
 class ServerSpec(_Spec):
     """A serving pod, for the probe."""
 
-    health_url: str
+    health_url: Annotated[str, AfterValidator(_http_url)]
 
 
 class ApiKey(_Spec):
@@ -257,10 +289,7 @@ class Config(_Spec):
             if action.notifier not in self.notifiers:
                 yield f"actions.{name}.notifier: {_unknown(action.notifier, 'notifier', self.notifiers)}"
         for name, spec in self.models.items():
-            for field in sorted({*spec.privacy.drop, *spec.privacy.hash} & KEY_FIELDS - {"prediction_id"}):
-                yield f"models.{name}.privacy: {field!r} is needed to place an event; it cannot be dropped or hashed"
-            if "prediction_id" in spec.privacy.drop:
-                yield f"models.{name}.privacy.drop: without prediction_id labels cannot join; hash it instead"
+            yield from _model_problems(name, spec)
 
     def _policy_problems(self, policy: Policy) -> Iterator[tuple[str, str]]:
         for model in policy.models:
@@ -275,6 +304,26 @@ class Config(_Spec):
             spec = self.models.get(name)
             if spec and policy.window is not None and policy.window not in spec.windows:
                 yield "window", f"model {name!r} has no such window; its windows are {_spans(spec.windows)}"
+
+
+def _model_problems(name: str, spec: ModelSpec) -> Iterator[str]:
+    if not name.strip():
+        yield "models: a model has no name; give it the one that its events have"
+    for feature in spec.features:
+        if feature.startswith("@"):
+            yield f"models.{name}.features: {feature!r} begins with the mark of a model's outputs; rename it"
+    for problem in _privacy_problems(spec.privacy):
+        yield f"models.{name}.privacy{problem}"
+
+
+def _privacy_problems(privacy: Privacy) -> Iterator[str]:
+    named = {*privacy.drop, *privacy.hash}
+    for field in sorted(named & KEY_FIELDS - {"prediction_id"}):
+        yield f": {field!r} is needed to place an event; it cannot be dropped or hashed"
+    for field in sorted(named & READ_FIELDS):
+        yield f": {field!r} is a field that Telltale reads itself; it cannot be dropped or hashed"
+    if "prediction_id" in privacy.drop:
+        yield ".drop: without prediction_id labels cannot join; hash it instead"
 
 
 def load(path: Path) -> Config:
@@ -292,8 +341,8 @@ def load(path: Path) -> Config:
 def loads(text: str, path: Path) -> Config:
     """Like ``load``, of a text that stands for the file at ``path``."""
     try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        raw = yaml.load(text, _Loader) or {}  # noqa: S506 - a safe loader that refuses keys that are there twice
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not YAML: {str(error).splitlines()[0]} {_mark(error)}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds a {type(raw).__name__}; write sections such as store, models and policies")
@@ -326,6 +375,24 @@ def read_secret(env: str | None, file: Path | None) -> str:
     return value
 
 
+def missing_secrets(config: Config) -> Iterator[str]:
+    """The secrets that the configuration names and that are not there: where, and what is wrong."""
+    places = {
+        **{f"notifiers.{k}": (n.secret_env, n.secret_file) for k, n in config.notifiers.items()},
+        **{f"api_keys[{i}]": (k.key_env, k.key_file) for i, k in enumerate(config.api_keys)},
+        **{
+            f"models.{k}.privacy": (m.privacy.hash_key_env, m.privacy.hash_key_file)
+            for k, m in config.models.items()
+            if m.privacy.hash
+        },
+    }
+    for place, (env, file) in places.items():
+        try:
+            read_secret(env, Path(file) if file is not None else None)
+        except ConfigError as error:
+            yield f"{place}: {error}"
+
+
 def _resolved(config: Config, folder: Path) -> Config:
     def under(path: Path | None) -> Path | None:
         return folder / path if path is not None else None
@@ -350,7 +417,22 @@ def _resolved(config: Config, folder: Path) -> Config:
     return config.model_copy(update={"store": store, "models": models, "notifiers": notifiers, "api_keys": keys})
 
 
-def _mark(error: yaml.YAMLError) -> str:
+class _Loader(yaml.SafeLoader):
+    """Refuses keys that are there twice, of which only the last would count."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping, before any other is merged into it."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            named = isinstance(key, yaml.ScalarNode)
+            if named and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add(key.value if named else id(key))
+        return node
+
+
+def _mark(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     return f"(line {mark.line + 1}, column {mark.column + 1})" if mark else ""
 

@@ -20,6 +20,10 @@ from monitor.events import FUTURE_LIMIT_SECONDS, MAX_EVENT_BYTES
 
 LATEST_TIMESTAMP = 10_413_792_000.0  # 2300-01-01, what the store's time type can hold
 EARLIEST_TIMESTAMP = -2_208_988_800.0  # 1900-01-01
+LEAST_FRACTION = 1e-6
+"""A row that stood for more than a million others would drown everything else."""
+LARGEST_EXACT = 2.0**53
+"""Above it a decimal fraction no longer tells one number from the next, so it is no key."""
 ACTIONS = frozenset({"deploy", "promote", "retire", "rollback"})
 Fields = dict[str, Any]
 
@@ -59,32 +63,33 @@ def split_lines(body: bytes) -> list[bytes]:
     >>> split_lines(b'[{"a": 1}, {"a": 2}]')
     [b'{"a":1}', b'{"a":2}']
     """
+    body = body.removeprefix(b"\xef\xbb\xbf")
     start = body[:64].lstrip()
     if start.startswith(b"["):
-        try:
-            elements = _parse(body)
-        except _Refused:
-            return body.split(b"\n")
+        elements = _whole(body)
         if isinstance(elements, list):
             return [_dump(e) for e in elements]
     if start.startswith(b"{") and b"\n" in body:
         first = body.lstrip().split(b"\n", 1)[0]
-        if not first.rstrip().endswith(b"}"):
-            try:
-                _parse(body)
-            except _Refused:
-                return body.split(b"\n")
+        if not first.rstrip().endswith(b"}") and _whole(body) is not None:
             return [body.replace(b"\n", b" ")]
     return body.split(b"\n")
 
 
-def decode(lines: Iterable[bytes], arrived: float, known: Callable[[str], bool] | None = None) -> Decoded:
+def decode(
+    lines: Iterable[bytes],
+    arrived: float,
+    known: Callable[[str], bool] | None = None,
+    allowed: frozenset[str] = frozenset(),
+) -> Decoded:
     """The events in some lines. Empty lines are passed over but counted, so that ``row`` is the line's number.
 
     arrived
         Epoch seconds of the batch's first arrival.
     known
         Says whether a model is declared; given where unknown models are refused.
+    allowed
+        The models that the sender may write to; empty for all.
     """
     out = Decoded()
     for row, raw in enumerate(lines):
@@ -94,6 +99,8 @@ def decode(lines: Iterable[bytes], arrived: float, known: Callable[[str], bool] 
             event = _event(raw, arrived, known)
             event["row"] = row
             _KINDS[event["type"]](event)
+            if allowed and event["model"] not in allowed:
+                raise _Refused("forbidden_model", f"the key is not for model {event['model'][:60]!r}")
             _place(event, out)
             out.accepted += 1
         except _Refused as refusal:
@@ -150,10 +157,31 @@ def json_text(value: object) -> str:
 
 
 def _dump(value: object) -> bytes:
+    """Any JSON value, NaN and Infinity as such: they are evidence, not null."""
+    if type(value) is float and not math.isfinite(value):
+        return json.dumps(value).encode()
     try:
-        return orjson.dumps(value)
+        plain = orjson.dumps(value)
+        if type(value) not in (dict, list) or b"null" not in plain:
+            return plain
     except (TypeError, ValueError, RecursionError):
+        pass
+    try:
         return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
+    except RecursionError:
+        return b'["nested too deeply to keep"]'
+
+
+def _whole(body: bytes) -> object:
+    """A body as one JSON value, None where it is not one. Half characters are left for the line they are in."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _parse(raw: bytes) -> object:
@@ -206,8 +234,8 @@ def _event(raw: bytes, arrived: float, known: Callable[[str], bool] | None) -> F
 def _key(event: Fields, name: str) -> None:
     value = event.get(name)
     kind = type(value)
-    if kind is int:
-        event[name] = str(value)
+    if kind is int or (kind is float and abs(value) < LARGEST_EXACT):  # type: ignore[arg-type]
+        event[name] = label_text(value)
     elif kind is not str:
         if value is None:
             raise _Refused("missing_key", f"{name} is missing")
@@ -245,8 +273,11 @@ def _prediction(event: Fields) -> None:
     if "role" in event:
         _one_of(event, "role", _ROLE)
     fraction = event.get("sampling_fraction")
-    if fraction is not None and not (type(fraction) in (int, float) and 0 < fraction <= 1):
-        raise _Refused("bad_field", f"sampling_fraction is {json_text(fraction)[:60]}; it should be above 0, at most 1")
+    if fraction is not None and not (type(fraction) in (int, float) and LEAST_FRACTION <= fraction <= 1):
+        shown = json_text(fraction)[:60]
+        raise _Refused(
+            "bad_field", f"sampling_fraction is {shown}; it should be at least {LEAST_FRACTION:g}, at most 1"
+        )
     segments = event.get("segments")
     if segments is not None and type(segments) is not dict:
         raise _Refused("bad_field", "segments is not an object")
@@ -271,7 +302,7 @@ def _release(event: Fields) -> None:
     _key(event, "model")
     _key(event, "version")
     _one_of(event, "action", ACTIONS)
-    servers = event.get("servers") or []
+    servers = [] if event.get("servers") is None else event["servers"]
     if type(servers) is not list or not all(type(s) is str for s in servers):
         raise _Refused("bad_field", "servers is not a list of texts")
     event["servers"] = servers
@@ -299,7 +330,7 @@ def _health(event: Fields) -> None:
 
 
 def _numbers(event: Fields, name: str) -> Mapping[str, float]:
-    values = event.get(name) or {}
+    values = {} if event.get(name) is None else event[name]
     if type(values) is not dict or not all(type(v) in (int, float) for v in values.values()):
         raise _Refused("bad_field", f"{name} is not an object of numbers")
     try:

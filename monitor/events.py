@@ -16,24 +16,20 @@ MAX_EVENT_BYTES = 1024 * 1024
 FUTURE_LIMIT_SECONDS = 300.0
 """How far ahead of its arrival an event may be dated; clocks differ, but not by more."""
 
-Key = Annotated[str, Field(min_length=1)] | int
+Key = (
+    Annotated[str, Field(min_length=1)]
+    | Annotated[int, Field(ge=-(2**63), lt=2**64)]
+    | Annotated[float, Field(gt=-(2**53), lt=2**53)]
+)
 Timestamp = Annotated[
     datetime | float, Field(description="RFC 3339 with an offset, or seconds since 1970-01-01T00:00Z.")
 ]
-Scalar = float | str | bool | None
 
 
 class _Event(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     environment: Annotated[str, Field(min_length=1, description="Part of every key.")] = "production"
-
-
-class ScoreAndLabel(BaseModel):
-    """A prediction that carries a score, a label, or both."""
-
-    score: float | dict[str, float] | None = Field(default=None, description="One number, or a probability per class.")
-    label: str | float | bool | None = None
 
 
 class Prediction(_Event):
@@ -46,16 +42,20 @@ class Prediction(_Event):
     prediction_id: Key
     timestamp: Timestamp
     features: dict[str, object] | None = Field(default=None, description="Numbers, strings, booleans or null.")
-    prediction: float | str | bool | ScoreAndLabel | None = None
+    prediction: object = Field(
+        default=None,
+        description="A number, a text, a boolean, or an object with `score` (a number, or a probability per class) and "
+        "`label`; anything else counts as of a wrong kind.",
+    )
     latency_ms: object = None
     status: Literal["ok", "error"] = "ok"
-    error: str | None = None
+    error: object = None
     role: Literal["live", "shadow"] = "live"
-    sampling_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    entity_id: str | int | None = None
-    segments: dict[str, str | int | bool | None] | None = None
-    batch_id: str | int | None = None
-    trace_id: str | int | None = None
+    sampling_fraction: Annotated[float, Field(ge=1e-6, le=1)] | None = 1.0
+    entity_id: object = None
+    segments: dict[str, object] | None = None
+    batch_id: object = None
+    trace_id: object = None
 
 
 class Label(_Event):
@@ -78,9 +78,9 @@ class Release(_Event):
     action: Literal["deploy", "promote", "retire", "rollback"]
     timestamp: Timestamp
     servers: list[str] | None = None
-    by: str | None = None
-    reason: str | None = None
-    artifact_digest: str | None = None
+    by: object = None
+    reason: object = None
+    artifact_digest: object = None
 
 
 class Health(_Event):
@@ -93,8 +93,8 @@ class Health(_Event):
     latency_ms: float
     model: Key | None = None
     version: Key | None = None
-    status_code: int | None = None
-    error: str | None = None
+    status_code: Annotated[int, Field(ge=0, lt=65536)] | None = None
+    error: object = None
     resources: dict[str, float] | None = None
 
 

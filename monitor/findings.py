@@ -47,9 +47,12 @@ def save_findings(store: Store, findings: Sequence[Finding], now: datetime) -> N
     )
 
 
-def latest_findings(store: Store, environment: str, model: str, since: datetime, limit: int) -> list[Finding]:
-    """The findings of a model's windows that ended after a time, newest windows first."""
-    rows = store.query("latest_findings", environment=environment, model=model, since=since, limit=limit)
+def latest_findings(
+    store: Store, environment: str, model: str, since: datetime, limit: int, detector: str = ""
+) -> list[Finding]:
+    """The findings of a model's windows that ended after a time, newest windows first; of one detector, or of all."""
+    asked = {"environment": environment, "model": model, "detector": detector}
+    rows = store.query("latest_findings", **asked, since=since, limit=limit)
     return [_finding(row) for row in rows.iter_rows(named=True)]
 
 

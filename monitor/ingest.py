@@ -71,13 +71,13 @@ class Ingest:
         self._references = references
         self._config = config
 
-    def take(self, lines: Sequence[bytes], origin: Origin) -> Receipt:
-        """Take a batch in; returns when it is durable.
+    def take(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str] = frozenset()) -> Receipt:
+        """Take a batch in; returns when it is durable. ``allowed``: the models its sender may write to; empty for all.
 
         Raises StoreError when the store refuses; nothing is lost then, as the caller can send the same batch again.
         """
         known = self._config.models.__contains__ if self._config.unknown_models == "reject" else None
-        decoded = decode(lines, origin.arrived.timestamp(), known)
+        decoded = decode(lines, origin.arrived.timestamp(), known, allowed)
         self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
         for (environment, name), events in decoded.predictions.items():
             self._take_predictions(environment, name, events, origin)
@@ -276,7 +276,8 @@ def _lists(rows: Sequence[Sequence[object]], kind: str) -> pl.Series:
 
 def moments(seconds: Sequence[float] | NDArray[np.float64]) -> pl.Series:
     """Epoch seconds as the store's time type."""
-    milliseconds = np.round(np.asarray(seconds, np.float64) * 1000).astype(np.int64)
+    # Cut, not rounded: a row must not fall into another minute than the one it was counted in.
+    milliseconds = np.floor(np.round(np.asarray(seconds, np.float64) * 1e6) / 1000).astype(np.int64)
     return pl.Series(milliseconds).cast(pl.Datetime("ms", "UTC"))
 
 

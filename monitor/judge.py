@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from detectors.finding import Finding, Subject, Window
+from detectors.finding import Finding, Status, Subject, Window
 from detectors.health import health_finding
 from detectors.layout import LayoutError
 from monitor.findings import save_findings
 from monitor.fleet import BEGINNING
 from monitor.measure import Measure, accuracy_findings, no_reference
-from monitor.reference import References
+from monitor.reference import References, window_name
 from monitor.registry import Model
 from monitor.store import Store
 from monitor.windows import Traffic, read_traffic
@@ -62,6 +62,14 @@ class Judge:
         save_findings(self.store, findings, now)
         return findings
 
+    def failed(self, window: Window, kind: str, error: Exception, now: datetime) -> list[Finding]:
+        """What stands in place of a window's findings when it could not be judged: an error, never "all is well"."""
+        detectors = ("drift", "server_outlier", "version_contrast") if kind == "traffic" else ("accuracy_drop",)
+        message = f"{type(error).__name__}: {str(error)[:200]}"
+        findings = [Finding(window, Subject(), d, status=Status.ERROR, message=message) for d in detectors]
+        save_findings(self.store, findings, now)
+        return findings
+
     def _health(self, model: Model, window: Window) -> Iterator[Finding]:
         """Health checks of the servers that served the model in the window or the day before."""
         served = self.store.query(
@@ -78,10 +86,12 @@ class Judge:
         """The model with its layout and reference made, or the reason why there is none."""
         spec = model.spec.reference
         try:
+            if spec is not None and spec.window is not None and spec.window.end <= now:
+                known = model.references.get("")
+                if known is None or known.name != window_name(spec.window):
+                    return self.references.from_window(model, spec.window, now), ""
             if model.references:
                 return model, ""
-            if spec is not None and spec.window is not None and spec.window.end <= now:
-                return self.references.from_window(model, spec.window, now), ""
             if model.layout is None:
                 model = self.references.layout_from_rows(model, now)
         except LayoutError as error:

@@ -14,14 +14,15 @@ LEVEL_VARIABLE = "TELLTALE_LOG_LEVEL"
 def configure() -> None:
     """Key-value lines on a terminal, JSON lines elsewhere; the level comes from ``TELLTALE_LOG_LEVEL``."""
     level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, "INFO").upper(), logging.INFO)
-    terminal = sys.stderr.isatty()
+    # without the values of variables in tracebacks, which the default shows: some of them are secrets
+    for_people = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    for_machines = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.format_exc_info,
-            *([] if terminal else [structlog.processors.JSONRenderer()]),
+            *(for_people if sys.stderr.isatty() else for_machines),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

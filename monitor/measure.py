@@ -22,8 +22,9 @@ from monitor.windows import Traffic
 
 SUSPICIOUS_P = 1e-3
 """A server this unlike its fleet is also left out once, to see whether a change of the model is only its own."""
-ONLY_TWO = "not tested: of two servers that differ from each other, it cannot be told which is wrong"
-NOT_RANDOM = "not tested: the model's routing is not declared random, so servers may differ for ever"
+TOO_MANY = "not tested: half of the servers or more differ from the others, so it cannot be told which are wrong"
+ONE_SERVER = "not tested: a version that runs on a single server cannot be told from the server"
+NOT_RANDOM = "not tested: the model's routing is not declared random, so what differs may differ for ever"
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,18 @@ class Measure:
         Otherwise one bad server, being part of every other one's fleet, would make the good ones look bad.
         """
         fleet = {server: self.traffic.counts(version=version, server=server) for server in servers}
+        accused: list[Finding] = []
         while len(fleet) > 1:
             contrasts = {server: self._against(layout, version, server, fleet) for server in fleet}
             worst, severity = max(((s, _worst(c)) for s, c in contrasts.items()), key=lambda x: x[1])
-            if severity == 0 or len(fleet) == 2:
-                told = severity == 0
-                for findings in contrasts.values():
-                    yield from findings if told else (replace(f, p_value=None, message=ONLY_TWO) for f in findings)
-                return
-            yield from contrasts[worst]
-            del fleet[worst]
+            if severity > 0 and len(fleet) > 2:
+                accused += contrasts[worst]
+                del fleet[worst]
+                continue
+            few = 2 * (len(servers) - len(fleet)) < len(servers) and severity == 0
+            for finding in (*accused, *(f for findings in contrasts.values() for f in findings)):
+                yield finding if few else replace(finding, p_value=None, message=TOO_MANY)
+            return
 
     def _against(self, layout: Layout, version: str, server: str, fleet: Mapping[str, NDArray[Any]]) -> list[Finding]:
         rest = np.sum([counts for name, counts in fleet.items() if name != server], axis=0)
@@ -118,7 +121,9 @@ class Measure:
                 name = f"version:{self.baseline_version}"
                 features = _with_rows(layout, baseline)
                 where = {"version": version}
-                yield from self._compare("version_contrast", Subject(version=version), name, baseline, where, features)
+                found = self._compare("version_contrast", Subject(version=version), name, baseline, where, features)
+                why_not = _untestable(self.model, self.traffic.places(), version, self.baseline_version)
+                yield from (replace(f, p_value=None, message=why_not) for f in found) if why_not else found
 
     def _compare(
         self,
@@ -145,8 +150,8 @@ class Measure:
 
     def _errors(self) -> Iterator[Finding]:
         for subject in self._places():
-            failed, rows = self.traffic.failed(**_where(subject)), self.traffic.rows(**_where(subject))
-            yield errors_finding(self.window, subject, failed, rows, self.model.spec.minimum_rows)
+            failed, requests = self.traffic.failures(**_where(subject))
+            yield errors_finding(self.window, subject, failed, requests, self.model.spec.minimum_rows)
 
     def _places(self) -> Iterator[Subject]:
         places = self.traffic.places()
@@ -160,22 +165,43 @@ class Measure:
 def accuracy_findings(model: Model, window: Window, outcomes: pl.DataFrame, baseline_version: str) -> Iterator[Finding]:
     """Accuracy of each version and server, and each version against the baseline version, at equal label age.
 
-    outcomes: version, server, predictions, labelled, losses, loss_squares; a row per version and server.
+    outcomes: a row per version and server, with sums over predictions and sampling weights.
     """
     task, minimum = model.spec.task, model.spec.minimum_rows
-    by_version: dict[str, Outcomes] = {}
     for row in outcomes.iter_rows(named=True):
-        one = Outcomes(row["predictions"], row["labelled"], row["losses"], row["loss_squares"])
-        yield accuracy_finding(window, Subject(version=row["version"], server=row["server"]), one, task, minimum)
-        before = by_version.get(row["version"])
-        by_version[row["version"]] = one if before is None else before + one
-    for version, all_servers in sorted(by_version.items()):
+        subject = Subject(version=row["version"], server=row["server"])
+        yield accuracy_finding(window, subject, _outcomes(row), task, minimum)
+    sums = outcomes.drop("server").group_by("version").sum().sort("version")
+    by_version = {row["version"]: _outcomes(row) for row in sums.iter_rows(named=True)}
+    for version, all_servers in by_version.items():
         yield accuracy_finding(window, Subject(version=version), all_servers, task, minimum)
     baseline = by_version.get(baseline_version)
-    for version in sorted(by_version.keys() - {baseline_version}):
+    places = list(outcomes.select("version", "server").iter_rows())
+    for version in by_version.keys() - {baseline_version}:
         if baseline is not None:
             subject = Subject(version=version)
-            yield accuracy_drop_finding(window, subject, baseline_version, by_version[version], baseline, task, minimum)
+            of_version = by_version[version]
+            found = accuracy_drop_finding(window, subject, baseline_version, of_version, baseline, task, minimum)
+            why_not = _untestable(model, places, version, baseline_version)
+            yield replace(found, p_value=None, message=why_not) if why_not else found
+
+
+def _outcomes(row: dict[str, Any]) -> Outcomes:
+    """Weighted sums as sums over the effective number of labelled rows; with one weight these are the plain sums."""
+    if not row["labelled"]:
+        return Outcomes(row["predictions"], 0, 0.0, 0.0)
+    effective = row["labelled_weights"] ** 2 / row["labelled_weight_squares"]
+    scale = effective / row["labelled_weights"]
+    predictions = round(row["weights"] * scale)
+    return Outcomes(predictions, round(effective), row["losses"] * scale, row["loss_squares"] * scale)
+
+
+def _untestable(model: Model, places: Collection[tuple[str, str]], version: str, baseline_version: str) -> str:
+    """Why two versions cannot be held against each other; empty when they can."""
+    if model.spec.routing != "random":
+        return NOT_RANDOM
+    servers = {v: {s for w, s in places if w == v} for v in (version, baseline_version)}
+    return ONE_SERVER if min(map(len, servers.values())) < 2 and servers[version] != servers[baseline_version] else ""
 
 
 def no_reference(window: Window, rows: int, reason: str) -> Finding:

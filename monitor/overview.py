@@ -47,11 +47,16 @@ def _model(service: Service, model: Model) -> dict[str, Any]:
         "owner": model.spec.owner,
         "references": sorted(r.name for r in model.references.values()),
         "fleet": service.fleet(model.name, environment=model.environment),
-        "accuracy": [finding_to_dict(f) for f in findings if f.detector == "accuracy" and not f.subject.server],
-        "latency": [finding_to_dict(f) for f in findings if f.detector == "latency" and not f.subject.server],
+        "accuracy": _per_version(service, model, "accuracy"),
+        "latency": _per_version(service, model, "latency"),
         "latest": _latest(findings),
         "pictures": _pictures(service, model, findings),
     }
+
+
+def _per_version(service: Service, model: Model, detector: str) -> list[dict[str, Any]]:
+    found = latest_findings(service.store, model.environment, model.name, BEGINNING, MOST_FINDINGS, detector)
+    return [finding_to_dict(f) for f in found if not f.subject.server]
 
 
 def _latest(findings: Sequence[Finding]) -> list[dict[str, Any]]:

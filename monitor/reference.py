@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import structlog
 
 from detectors.layout import Column, FeatureCells, Kind, Layout, LayoutError, fit_layout
 from monitor.columns import (
@@ -20,10 +21,13 @@ from monitor.columns import (
     PredictionColumns,
     frame_column,
     infer_features,
+    level_column,
     number_column,
     prediction_columns,
+    redact,
 )
 from monitor.config import ModelSpec, ReferenceWindow
+from monitor.decode import label_text
 from monitor.profile import profile_rows, write_profiles
 from monitor.registry import Model, Reference, Registry, with_features
 from monitor.store import Store
@@ -31,6 +35,7 @@ from monitor.windows import read_traffic
 
 FIRST_ROWS = 10_000
 ALL_ROWS = 2**62
+log = structlog.get_logger()
 READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
     ".csv": lambda path: pl.read_csv(path, null_values=["", "?", "NA"], infer_schema_length=10_000),
@@ -58,7 +63,10 @@ def read_table(path: Path) -> pl.DataFrame:
         raise TableError(f"{path}: there is no such file") from None
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise TableError(f"{path}: not a readable {path.suffix[1:]} file: {str(error).splitlines()[0][:200]}") from None
-    return frame.rename({c: c.strip() for c in frame.columns if c != c.strip()})
+    names = [c.strip() for c in frame.columns]
+    if len(set(names)) < len(names):
+        raise TableError(f"{path}: has two columns of the same name, but for spaces; rename one")
+    return frame.rename(dict(zip(frame.columns, names, strict=True)))
 
 
 class References:
@@ -77,11 +85,16 @@ class References:
         The first reference of a model makes its layout. Raises LayoutError or TableError.
         """
         spec = _spec_of_table(model.spec, table)
-        columns = _table_columns(spec, table)
-        if not columns:
-            wanted = ", ".join(model.spec.features) or "its features"
-            raise TableError(f"{name}: none of its columns is a feature of {model.name!r}; name columns as {wanted}")
+        lacking = [n for n in spec.features if n not in table.columns and n not in spec.privacy.drop]
+        if lacking or not spec.features:
+            wanted = ", ".join(spec.features) or "its features"
+            raise TableError(
+                f"{name}: lacks {', '.join(lacking) or 'columns'}; a reference of {model.name!r} needs {wanted}"
+            )
+        columns = _table_columns(spec, _redacted(table, spec))
         with self.learning:
+            if (current := self._registry.find(model.environment, model.name)) is not None:
+                model = current
             if model.layout is None:
                 layout, counts = fit_layout(columns, _row_ids(table), declared_levels(spec))
                 model = self._save_layout(replace(model, spec=spec), layout, now)
@@ -100,7 +113,7 @@ class References:
                 f"the reference window of model {model.name!r}, {window.start:%Y-%m-%dT%H:%MZ} to "
                 f"{window.end:%Y-%m-%dT%H:%MZ}, has {traffic.rows()} rows; {model.spec.minimum_rows} are needed"
             )
-        name = f"{window.start:%Y-%m-%dT%H:%MZ}..{window.end:%Y-%m-%dT%H:%MZ}"
+        name = window_name(window)
         counts = np.rint(traffic.counts()).astype(np.int64)
         return self._registry.save_reference(model, Reference(name, "", counts), now)
 
@@ -112,8 +125,12 @@ class References:
         else:
             count = self._store.query("row_count", environment=model.environment, model=model.name)
             self._rows[key] = int(count["rows"][0])
-        if self._rows[key] >= FIRST_ROWS:
-            self.layout_from_rows(model, now)
+        if self._rows[key] >= max(FIRST_ROWS, model.spec.minimum_rows):
+            try:
+                self.layout_from_rows(model, now)
+            except LayoutError as error:  # the rows are kept; more of them, or declared levels, will do
+                log.warning("no layout yet", model=model.name, reason=str(error))
+                self._rows[key] = 0
 
     def layout_from_rows(self, model: Model, now: datetime) -> Model:
         """The model with a layout fitted on its first stored rows, and those rows profiled.
@@ -192,6 +209,11 @@ def stored_columns(
     return prediction_columns(events, spec.model_copy(update={"privacy": type(spec.privacy)()}))
 
 
+def window_name(window: ReferenceWindow) -> str:
+    """What a reference made from a past window is called."""
+    return f"{window.start:%Y-%m-%dT%H:%MZ}..{window.end:%Y-%m-%dT%H:%MZ}"
+
+
 def declared_levels(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
     """The levels that the configuration names."""
     return {name: f.levels for name, f in spec.features.items() if f.levels}
@@ -228,12 +250,25 @@ def _table_columns(spec: ModelSpec, table: pl.DataFrame) -> dict[str, tuple[Kind
     for name, kind in _output_kinds(spec).items():
         source = name.removeprefix("@")
         if source in table.columns and columns:
-            as_number = kind is not Kind.CATEGORICAL
-            columns[name] = (
-                kind,
-                number_column(table[source].to_list()) if as_number else frame_column(table[source], kind),
+            values = table[source].to_list()
+            # Answers are labels: true is 1 here as it is in events.
+            column = (
+                level_column([label_text(v) for v in values]) if kind is Kind.CATEGORICAL else number_column(values)
             )
+            columns[name] = (kind, column)
     return columns
+
+
+def _redacted(table: pl.DataFrame, spec: ModelSpec) -> pl.DataFrame:
+    """The table as events would have brought it, after the fields that must not be kept are dropped or hashed."""
+    if not (spec.privacy.drop or spec.privacy.hash):
+        return table
+    named = [c for c in table.columns if c in {*spec.privacy.drop, *spec.privacy.hash}]
+    rows = [{"features": row} for row in table.select(named).to_dicts()]
+    redact(rows, spec)
+    kept = [c for c in named if c not in spec.privacy.drop]
+    hashed = [pl.Series(c, [r["features"][c] for r in rows], dtype=pl.String) for c in kept]
+    return table.drop(named).with_columns(hashed)
 
 
 def _row_ids(table: pl.DataFrame) -> list[str]:

@@ -13,12 +13,24 @@ from datetime import datetime
 
 import numpy as np
 import polars as pl
+import structlog
 
 from detectors.layout import Counts, Kind, Layout
 from monitor.columns import infer_features, infer_task
-from monitor.config import Config, FeatureSpec, ModelSpec
+from monitor.config import Config, ConfigError, FeatureSpec, ModelSpec
 from monitor.decode import Fields
-from monitor.store import Store
+from monitor.store import Store, StoreError
+
+LONGEST_VIEW_NAME = 80
+VIEW_COLUMNS = {
+    **{n: n for n in ("timestamp", "version", "server", "role", "prediction_id", "weight")},
+    "@prediction": "label",
+    "@score": "score",
+    "@latency": "latency_ms",
+    "@failed": "failed",
+}
+"""What a view shows beside the features, and the column it comes from."""
+log = structlog.get_logger()
 
 
 class UnknownModelError(LookupError):
@@ -57,12 +69,13 @@ class Model:
 class Registry:
     """The models, kept in the store and cached here. Safe to use from several threads."""
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(self, store: Store, config: Config, now: datetime) -> None:
         self._store = store
         self._config = config
         self._lock = threading.RLock()
         self._models: dict[tuple[str, str], Model] = {}
-        self._load()
+        self._schemas: set[tuple[str, str, int]] = set()
+        self._load(now)
 
     def models(self) -> list[Model]:
         """All models that have sent events or have a reference, and all declared ones, by name."""
@@ -81,6 +94,11 @@ class Registry:
                 return Model(environment, name, self._config.models[name])
         known = ", ".join(sorted({m.name for m in self.models()})) or "none yet"
         raise UnknownModelError(f"model {name!r} is not known in environment {environment!r}; known: {known}")
+
+    def find(self, environment: str, name: str) -> Model | None:
+        """A model that has sent events or has a reference."""
+        with self._lock:
+            return self._models.get((environment, name))
 
     def learn(self, environment: str, name: str, events: Sequence[Fields], now: datetime) -> Model:
         """The model of some prediction events; an undeclared one is registered, and its features are inferred.
@@ -140,8 +158,7 @@ class Registry:
     def _keep(self, model: Model, now: datetime) -> Model:
         key = (model.environment, model.name)
         model = model if model.since else replace(model, since=now)
-        before = self._models.get(key)
-        if before is None or before.schema_id != model.schema_id:
+        if (*key, model.schema_id) not in self._schemas:
             row = {
                 "environment": [model.environment],
                 "model": [model.name],
@@ -154,12 +171,17 @@ class Registry:
             names = pl.List(pl.String)
             frame = pl.DataFrame(row, schema_overrides={"schema_id": pl.UInt64})
             self._store.insert("schemas", frame.cast({"num_names": names, "cat_names": names}))
-            self._models[key] = model
-            self._make_view(model)
+            self._schemas.add((*key, model.schema_id))
+            try:
+                self._make_view(model)
+            except StoreError as error:  # a view is for people; events must come in without it
+                log.error("no view for a model", model=model.name, reason=str(error))
         self._models[key] = model
         return model
 
-    def _load(self) -> None:
+    def _load(self, now: datetime) -> None:
+        known = self._store.select("SELECT DISTINCT environment, model, schema_id FROM schemas")
+        self._schemas = set(known.iter_rows())
         for row in self._store.query("latest_schemas").iter_rows(named=True):
             spec = self._config.models.get(row["model"]) or ModelSpec.model_validate({"task": row["task"]})
             if not spec.features:
@@ -179,25 +201,42 @@ class Registry:
                 reference = Reference(row["name"], row["version"], np.array(row["counts"], np.int64))
                 references = {**model.references, reference.version: reference}
                 self._models[model.environment, model.name] = replace(model, references=references)
+        for model in list(self._models.values()):
+            _check_kinds(model)
+            self._keep(model, now)  # the configuration may name other features than it did
 
     def _make_view(self, model: Model) -> None:
         """A view with named, typed columns for people who write SQL."""
         schemas = self._store.query("model_schemas", environment=model.environment, model=model.name)
         columns = []
         for array, names_column, absent in (("num", "num_names", "nan"), ("cat", "cat_names", "NULL")):
-            names = model.spec.num_names if array == "num" else model.spec.cat_names
-            for name in names:
+            for name in model.spec.num_names if array == "num" else model.spec.cat_names:
                 branches = [
                     f"schema_id = {row['schema_id']}, {array}[{row[names_column].index(name) + 1}]"
                     for row in schemas.iter_rows(named=True)
                     if name in row[names_column]
                 ]
-                columns.append(f"multiIf({', '.join(branches)}, {absent}) AS {quoted(name)}")
-        fixed = ["timestamp", "version", "server", "role", "prediction_id", "weight"]
-        given = ["label AS `@prediction`", "score AS `@score`", "latency_ms AS `@latency`", "failed AS `@failed`"]
+                shown = f"{name} (feature)" if name in VIEW_COLUMNS or not name else name
+                columns.append(f"multiIf({', '.join(branches)}, {absent}) AS {quoted(shown)}")
+        given = [f"{source} AS {quoted(name)}" for name, source in VIEW_COLUMNS.items()]
         where = f"environment = {literal(model.environment)} AND model = {literal(model.name)}"
-        rows = f"SELECT {', '.join((*fixed, *columns, *given))} FROM features FINAL WHERE {where}"  # noqa: S608 - quoted
+        # A feature may be called like a column of the table; the column is meant where the view computes.
+        rows = (
+            f"SELECT {', '.join((*given, *columns))} FROM features FINAL WHERE {where} "  # noqa: S608 - all quoted
+            "SETTINGS prefer_column_name_to_alias = 1"
+        )
         self._store.execute(f"CREATE OR REPLACE VIEW {quoted(view_name(model))} AS {rows}")
+
+
+def _check_kinds(model: Model) -> None:
+    """A feature's cells were made once; the configuration cannot change its kind under the same name."""
+    for name, feature in model.spec.features.items():
+        cells = model.layout.by_name.get(name) if model.layout else None
+        if cells is not None and cells.kind is not feature.kind:
+            raise ConfigError(
+                f"models.{model.name}.features.{name}: is {feature.kind} in the configuration, but was first seen as "
+                f"{cells.kind} and is counted so; give it another name"
+            )
 
 
 def _inferred(events: Sequence[Fields]) -> ModelSpec:
@@ -212,9 +251,10 @@ def with_features(spec: ModelSpec, kinds: Mapping[str, Kind]) -> ModelSpec:
 
 def view_name(model: Model) -> str:
     """The name of a model's view: ``model_NAME``, with what SQL would need quotes for replaced."""
-    name = model.name if model.environment == "production" else f"{model.environment}_{model.name}"
-    plain = re.sub(r"\W", "_", name)
-    return f"model_{plain}" if plain == name else f"model_{plain}_{zlib.crc32(name.encode()):08x}"
+    name = model.name if model.environment == "production" else f"{model.environment}.{model.name}"
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)[:LONGEST_VIEW_NAME]
+    exact = f"{model.environment}\x1f{model.name}".encode()
+    return f"model_{plain}" if plain == name else f"model_{plain}_{zlib.crc32(exact):08x}"
 
 
 def quoted(name: str) -> str:

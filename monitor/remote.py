@@ -34,6 +34,8 @@ class RemoteService:
 
     def register_reference_file(self, name: str, path: Path, version: str, environment: str) -> dict[str, Any]:
         """Keep a table as what a model is compared with."""
+        if not path.is_file():
+            raise RemoteError(f"{path}: there is no such file")
         query = _query(name=path.name, version=version, environment=environment)
         return dict(self._json("POST", f"/v1/models/{_quoted(name)}/reference?{query}", path.read_bytes()))
 

@@ -108,9 +108,11 @@ def run_until_stopped(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with contextlib.ExitStack() as running:
-        listener, url = running.enter_context(listening(host, port))
-        service = running.enter_context(Service(config, callback_base=public_url or url))
-        if only != "judge":
+        if only == "judge":
+            service = running.enter_context(Service(config, callback_base=public_url or ""))
+        else:
+            listener, url = running.enter_context(listening(host, port))
+            service = running.enter_context(Service(config, callback_base=public_url or url))
             running.enter_context(serve(service, listener, url))
             announce(f"Telltale listens at {url}; the page is at {url}/")
         if only != "api":

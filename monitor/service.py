@@ -21,7 +21,7 @@ from alerts.ledger import Ledger
 from detectors.finding import Finding, Window, worst_first
 from detectors.layout import LayoutError
 from monitor.clock import Clock, SystemClock
-from monitor.config import Config, ModelSpec
+from monitor.config import Config, ModelSpec, read_secret
 from monitor.decode import split_lines
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
@@ -31,7 +31,7 @@ from monitor.judge import Judge
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
-from monitor.store import migrate
+from monitor.store import StoreError, migrate
 from monitor.store.embedded import EmbeddedStore
 from monitor.windows import LATE_ALLOWANCE, due
 
@@ -39,6 +39,9 @@ LEASE = timedelta(minutes=10)
 HOUR = timedelta(hours=1)
 MOST_WINDOWS_A_TICK = 500
 """Catching up after a long pause is spread over several runs, so that deliveries do not wait."""
+MOST_ATTEMPTS = 3
+"""A window that cannot be judged after so many tries is written down as an error, and does not hold up the next."""
+FILE = "file"
 log = structlog.get_logger()
 
 
@@ -52,13 +55,17 @@ class Service:
         self.config = config
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
+        self._failures: dict[tuple[str, str, str, datetime], int] = {}
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.store = EmbeddedStore(config.store.path)
         try:
             self.applied_migrations = migrate(self.store)
             self.ledger = Ledger(config.store.ledger_url)
             self.ledger.create()
-            self.registry = Registry(self.store, config)
+            for spec in config.models.values():
+                if spec.privacy.hash:  # better now than at the first event
+                    read_secret(spec.privacy.hash_key_env, spec.privacy.hash_key_file)
+            self.registry = Registry(self.store, config, self.clock.now())
             self.references = References(self.store, self.registry)
             self.ingest = Ingest(self.store, self.registry, self.references, config)
             self.judge = Judge(self.store, self.references)
@@ -88,20 +95,27 @@ class Service:
 
     # Events in
 
-    def take(self, body: bytes, source: str, key: str = "") -> Receipt:
-        """Take events in: an object, an array or NDJSON. The same key, or the same bytes, change nothing twice."""
-        batch = key or hashlib.sha256(body).hexdigest()[:32]
+    def take(
+        self, body: bytes, source: str, key: str = "", caller: str = "", models: frozenset[str] = frozenset()
+    ) -> Receipt:
+        """Take events in: an object, an array or NDJSON. The same bytes under the same key change nothing twice.
+
+        A key used again for other bytes names another batch, so that nothing is overwritten. ``models``: those the
+        caller may write to; empty for all.
+        """
+        whole = b"\x1f".join((caller.encode(), key.encode(), body))
+        batch = key if key and source == FILE else hashlib.sha256(whole).hexdigest()[:32]
         started = time.perf_counter()
-        receipt = self.ingest.take(split_lines(body), Origin(source, batch, self.clock.now()))
+        receipt = self.ingest.take(split_lines(body), Origin(source, batch, self.clock.now()), models)
         self.metrics.ingest_seconds.observe(time.perf_counter() - started)
         self.metrics.accepted.inc(receipt.accepted)
         for reject in receipt.rejects:
             self.metrics.rejected.labels(reject.reason).inc()
         return receipt
 
-    def import_chunk(self, body: bytes, key: str) -> dict[str, Any]:
-        """Take a chunk of a file in."""
-        return self.take(body, "file", key).to_dict()
+    def import_chunk(self, chunk: bytes, key: str) -> dict[str, Any]:
+        """Take a chunk of a file in. The key alone names it, so that a file that has grown can be imported again."""
+        return self.take(chunk, FILE, key).to_dict()
 
     def probe(self, now: datetime) -> None:
         """Ask every server's health URL once."""
@@ -157,7 +171,7 @@ class Service:
         return judged
 
     def _judge_one(self, window: Window, kind: str, name: str, now: datetime) -> bool:
-        """Judge a window, unless somebody else does. A failure is logged, counted, and tried again at the next tick."""
+        """Judge a window, unless somebody else does. A failure is tried again at the next tick, but not for ever."""
         key = (window.environment, window.model, name, window.start)
         if not self.ledger.claim(*key, window.end, self._owner, now, LEASE):
             return False
@@ -166,11 +180,15 @@ class Service:
         try:
             measure = self.judge.traffic if kind == "traffic" else self.judge.labels
             self.desk.take(now, _rules(model), measure(model, window, now), window.end - window.start)
-        except Exception:
-            self.ledger.release(*key, self._owner)
+        except Exception as error:
             self.metrics.judge_failures.inc()
             log.exception("window not judged", model=window.model, kind=name, start=window.start.isoformat())
-            return False
+            self._failures[key] = self._failures.get(key, 0) + 1
+            if isinstance(error, StoreError) or self._failures[key] < MOST_ATTEMPTS:
+                self.ledger.release(*key, self._owner)
+                return False
+            self.desk.take(now, _rules(model), self.judge.failed(window, kind, error, now), window.end - window.start)
+        self._failures.pop(key, None)
         self.ledger.finish(*key, now)
         self.metrics.judge_seconds.observe(time.perf_counter() - started)
         self.metrics.windows.labels(model.name, kind).inc()
@@ -206,7 +224,7 @@ class Service:
         Without a time, the windows end at the last minute that has traffic.
         """
         model = self.registry.get(environment, name)
-        end = at or self._last_minute(model)
+        end = min(at or self._last_minute(model), self.clock.now())
         findings: list[Finding] = []
         for length in model.spec.windows:
             window = Window(environment, name, end - length, end)
@@ -340,20 +358,22 @@ class Service:
 def import_file(service: Any, path: Path, chunk_bytes: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Take a file of events in, in chunks that end at line ends, and give the bytes done and the answer for each.
 
-    A chunk's identity is its place and content, so importing the same file again, or after an interruption, changes
-    nothing that is already there.
+    A chunk is known by its place and by the first lines of the file and of the chunk. So importing the same file
+    again, after an interruption, or after more was appended to it, changes nothing that is already there.
     """
     with path.open("rb") as file:
+        first_line = file.readline()
+        file.seek(0)
         offset = 0
-        first_line = 1
+        line = 1
         while chunk := file.read(chunk_bytes):
             chunk += file.readline()
-            key = hashlib.sha256(b"%d\x1f" % offset + chunk).hexdigest()[:32]
-            answer = dict(service.import_chunk(chunk, key))
+            named = b"\x1f".join((b"%d" % offset, first_line, chunk.partition(b"\n")[0]))
+            answer = dict(service.import_chunk(chunk, hashlib.sha256(named).hexdigest()[:32]))
             for rejected in answer["rejected"]:
-                rejected["line"] += first_line - 1
+                rejected["line"] += line - 1
             offset += len(chunk)
-            first_line += chunk.count(b"\n")
+            line += chunk.count(b"\n")
             yield offset, answer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 MOST_FEATURES = 15
@@ -14,7 +15,7 @@ def show_evaluation(answer: dict[str, Any]) -> None:
     """The verdicts of the windows that end at one time, and what they rest on."""
     console = Console()
     findings: list[dict[str, Any]] = answer["findings"]
-    console.print(f"[bold]{answer['model']}[/] ({answer['environment']}) at {short(answer['at'])}")
+    console.print(f"[bold]{escape(answer['model'])}[/] ({escape(answer['environment'])}) at {short(answer['at'])}")
     for line in verdict_lines(answer["verdicts"]):
         console.print(line, highlight=False)
     for start, end in sorted(
@@ -31,19 +32,19 @@ def show_evaluation(answer: dict[str, Any]) -> None:
 
 def show_fleet(model: str, places: list[dict[str, Any]]) -> None:
     """Which version served on which server."""
-    table = Table("server", "version", "rows", "first seen", "last seen", "serves", "announced", title=model)
+    table = Table("server", "version", "rows", "first seen", "last seen", "serves", "announced", title=escape(model))
     announced = {True: "yes", False: "no", None: "-"}
     for p in places:
         times = (short(p["first_seen"]), short(p["last_seen"]))
         table.add_row(
-            p["server"],
-            p["version"],
+            escape(p["server"]),
+            escape(p["version"]),
             str(p["rows"]),
             *times,
             "yes" if p["serving"] else "no",
             announced[p["announced"]],
         )
-    Console().print(table if places else f"{model}: no traffic up to then")
+    Console().print(table if places else f"{escape(model)}: no traffic up to then")
 
 
 def show_status(answer: dict[str, Any]) -> None:
@@ -54,13 +55,14 @@ def show_status(answer: dict[str, Any]) -> None:
     table = Table("model", "environment", "task", "features", "reference", "owner")
     for m in answer["models"]:
         reference = ", ".join(m["references"]) or "none"
-        table.add_row(m["model"], m["environment"], m["task"], str(len(m["features"])), reference, m["owner"])
+        cells = (m["model"], m["environment"], m["task"], str(len(m["features"])), reference, m["owner"])
+        table.add_row(*map(escape, cells))
     if answer["models"]:
         console.print(table)
     for incident in answer["incidents"]:
         console.print(
-            f"[red]firing[/] {incident['policy']}: {incident['model']} {_place(incident)}"
-            f"since {short(incident['since'])}"
+            "[red]firing[/] "
+            + escape(f"{incident['policy']}: {incident['model']} {_place(incident)}since {short(incident['since'])}")
         )
 
 
@@ -80,7 +82,7 @@ def verdict_lines(verdicts: list[dict[str, Any]]) -> list[str]:
         colour = {"ok": "green", "drifted": "red"}.get(state, "yellow")
         words = ", ".join(dict.fromkeys(p for p in (*places, features) if p))
         told = f" ({reason})" if reason else ""
-        lines.append(f"[{colour}]{state}[/] {policy}{': ' if words else ''}{words}{told}")
+        lines.append(f"[{colour}]{state}[/] " + escape(f"{policy}{': ' if words else ''}{words}{told}"))
     return lines
 
 
@@ -102,7 +104,7 @@ def _show_volume(console: Console, findings: list[dict[str, Any]]) -> None:
         if f["detector"] == "volume":
             console.print(f"{f['n']:,} predictions")
         if f["message"] and f["detector"] == "drift" and "feature" not in f:
-            console.print(f"[yellow]{f['message']}[/]")
+            console.print(f"[yellow]{escape(f['message'])}[/]")
 
 
 def _show_features(console: Console, findings: list[dict[str, Any]], detector: str, title: str) -> None:
@@ -110,7 +112,7 @@ def _show_features(console: Console, findings: list[dict[str, Any]], detector: s
     measured = [f for f in rows if f["status"] == "measured"]
     differ = [f for f in measured if f["severity"] > 0]
     if rows and not measured:
-        console.print(f"{title}: [yellow]{rows[0]['message'] or rows[0]['status']}[/]")
+        console.print(f"{title}: [yellow]{escape(rows[0]['message'] or rows[0]['status'])}[/]")
     elif rows and not differ:
         console.print(f"{title}: nothing differs by more than chance ({len(rows)} compared)")
     if not differ:
@@ -120,7 +122,8 @@ def _show_features(console: Console, findings: list[dict[str, Any]], detector: s
         distance = "" if f["value"] is None else f"{f['value']:.3f}"
         p_value = "" if f["p_value"] is None else f"{f['p_value']:.2g}"
         what = f["component"] if f["status"] == "measured" else f["message"] or f["status"]
-        table.add_row(f["feature"], _place(f), what, f"{f['severity']:.2f}", distance, p_value, str(f["n"]))
+        cells = (f["feature"], _place(f), what, f"{f['severity']:.2f}", distance, p_value, str(f["n"]))
+        table.add_row(*map(escape, cells))
     console.print(table)
     more = len(rows) - min(len(differ), MOST_FEATURES)
     if more:
@@ -130,12 +133,11 @@ def _show_features(console: Console, findings: list[dict[str, Any]], detector: s
 def _show_accuracy(console: Console, findings: list[dict[str, Any]]) -> None:
     for f in findings:
         if f["detector"] in {"accuracy", "accuracy_drop"} and "server" not in f:
-            name = "accuracy" if f["detector"] == "accuracy" else f"loss above {f['baseline']}"
+            what = "accuracy" if f["detector"] == "accuracy" else f"loss above {f['baseline']}"
+            name = escape(f"{what} of version {f.get('version', '')}")
             if f["value"] is None:
-                console.print(f"{name} of version {f.get('version', '')}: {f['message'] or f['status']}")
+                console.print(f"{name}: {escape(f['message'] or f['status'])}")
                 continue
             interval = f" ({f['low']:.3f} to {f['high']:.3f})" if f["low"] is not None else ""
             coverage = f["effects"].get("label_coverage", 0.0)
-            console.print(
-                f"{name} of version {f.get('version', '')}: {f['value']:.3f}{interval}, {coverage:.1%} labelled"
-            )
+            console.print(f"{name}: {f['value']:.3f}{interval}, {coverage:.1%} labelled")

@@ -57,9 +57,15 @@ class Traffic:
         """How many events were received."""
         return int(self._weights(self._mask(**where))[1].sum())
 
-    def failed(self, **where: str) -> int:
-        """How many of them failed."""
-        return int(self.table["failures"].to_numpy()[self._mask(**where)].sum())
+    def failures(self, **where: str) -> tuple[float, float]:
+        """How many requests failed, of how many: raw where all rows have one weight, else of the effective number."""
+        mask = self._mask(**where)
+        weights, rows = self._weights(mask)
+        failed = self.table["failures"].to_numpy()[mask].astype(np.float64)
+        if len(np.unique(weights)) <= 1:
+            return float(failed.sum()), float(rows.sum())
+        effective = (weights * rows).sum() ** 2 / (weights**2 * rows).sum()
+        return float((weights * failed).sum() / (weights * rows).sum() * effective), float(effective)
 
     def undeclared_keys(self, **where: str) -> int:
         """How many feature keys came that nobody declared."""

@@ -8,6 +8,7 @@ tells the same story on a slow one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import secrets
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from monitor.config import Config, loads
@@ -30,6 +32,7 @@ from monitor.demo.pods import MODEL, HealthPages, Pods, Step
 from monitor.demo.world import SERVERS, Plan, train
 from monitor.running import listening, serve
 from monitor.service import Service
+from monitor.store import StoreBusyError
 
 FOLDER = Path(".demo")
 STEP = timedelta(minutes=10)
@@ -71,8 +74,8 @@ class Story:
             raise
 
     def _begin(self, seed: int, folder: Path, port: int) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        listener, self.url = self._running.enter_context(listening("127.0.0.1", port))
+        clear(folder)
         training, versions = train(seed)
         training.write_parquet(folder / "train.parquet")
         secret = "whsec_" + secrets.token_hex(16)
@@ -80,7 +83,6 @@ class Story:
         health = self._with(HealthPages(), HealthPages.stop)
         ci = self._with(Ci(secret, self.clock.now, self._put_back), Ci.stop)
         config = write_config(folder, ci.url, health.url)
-        listener, self.url = self._running.enter_context(listening("127.0.0.1", port))
         self.service = self._running.enter_context(Service(config, self.clock, callback_base=self.url))
         self._running.enter_context(serve(self.service, listener, self.url))
         self.pods = self._with(Pods(seed, self.url, self.plan, versions, training), Pods.stop)
@@ -123,6 +125,20 @@ class Story:
 
     def _ended(self) -> bool:
         return any(e.event == LAST_EVENT for e in self.service.ledger.timeline(after=0, limit=10_000))
+
+
+def clear(folder: Path) -> None:
+    """Make the folder an empty one. Raises StoreBusyError when a service holds the data in it."""
+    with contextlib.ExitStack() as held:
+        lock = folder / "data" / "lock"
+        if lock.exists():
+            file = held.enter_context(lock.open())
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StoreBusyError(f"{folder} is in use by another demo; stop that one first") from None
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def write_config(folder: Path, ci_url: str, health_url: Callable[[str], str]) -> Config:
@@ -211,7 +227,7 @@ def sentence(entry: Entry) -> str:
         if value in (None, "", []):
             continue
         shown = ", ".join(value) if isinstance(value, list) else f"{value:.3f}" if isinstance(value, float) else value
-        words.append(f"{name.replace('_', ' ')} {shown}")
+        words.append(f"{name.replace('_', ' ')} {escape(str(shown))}")
     return f"[dim]{entry['at'][11:16]}[/]  [bold]{entry['event'].replace('_', ' ')}[/]  {'; '.join(words)}".rstrip()
 
 

@@ -18,7 +18,7 @@ import polars as pl
 from monitor.store import Parameter, StoreBusyError, StoreError, query_text
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
-INSERT_SETTINGS = "async_insert = 0, max_insert_threads = 1"
+INSERT_SETTINGS = "async_insert = 0, max_insert_threads = 1, max_partitions_per_insert_block = 0"
 
 
 class EmbeddedStore:

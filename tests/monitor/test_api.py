@@ -13,6 +13,8 @@ import pytest
 import urllib3
 from given import NOON, ServiceMaker, ndjson, prediction
 
+from alerts.ledger import BadCallbackError
+from alerts.reports import read_report
 from monitor.api import check_exposure
 from monitor.config import ApiKey, ConfigError
 from monitor.running import listening, serve
@@ -108,7 +110,7 @@ def test_a_reference_over_the_api(client: Client) -> None:
     assert (status, answer["rows"], answer["features"]) == (200, 400, ["x", "c"])
     status, answer = client.call("POST", "/v1/models/m/reference?name=train.csv", b"y\n1\n")
     assert status == 422
-    assert "none of its columns is a feature of 'm'" in answer["detail"]
+    assert "a reference of 'm' needs x, c" in answer["detail"]
 
 
 def test_the_callback_of_an_unknown_action_is_refused(client: Client) -> None:
@@ -144,7 +146,7 @@ KEYS = [
     [
         ("", {"ingest": 401, "other model": 401, "read": 401, "admin": 401}),
         ("wrong", {"ingest": 401, "other model": 401, "read": 401, "admin": 401}),
-        ("pods-key", {"ingest": 200, "other model": 403, "read": 403, "admin": 403}),
+        ("pods-key", {"ingest": 200, "other model": 200, "read": 403, "admin": 403}),
         ("people-key", {"ingest": 403, "other model": 403, "read": 200, "admin": 403}),
         ("root-key", {"ingest": 200, "other model": 200, "read": 200, "admin": 200}),
     ],
@@ -168,6 +170,108 @@ def test_a_key_opens_what_its_scopes_say(
         page = client.call("GET", "/", Authorization=f"Basic {by_browser}")[0]
     assert page == expected["read"]
     assert found == expected
+
+
+@pytest.fixture
+def bound(make_service: ServiceMaker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A caller whose key is for model m only, at a service that also has model n."""
+    monkeypatch.setenv("K1", "bound-key")
+    key = {"name": "team", "key_env": "K1", "scopes": ["ingest", "read"], "models": ["m"]}
+    service = make_service(api_keys=[key])
+    service.take(ndjson([prediction(1, NOON), prediction(2, NOON, model="n")]), "http")
+    with running(service, "bound-key") as client:
+        yield client
+
+
+def test_a_bound_key_writes_to_its_models_only(bound: Client) -> None:
+    others = [prediction(3, NOON, model="n"), prediction(4, NOON)]
+    status, answer = bound.call("POST", "/v1/events", ndjson(others))
+    assert (status, answer["accepted"]) == (200, 1)
+    assert [(r["line"], r["reason"].partition(":")[0]) for r in answer["rejected"]] == [(1, "forbidden_model")]
+
+
+def test_a_bound_key_does_not_hide_a_model_behind_a_second_key(bound: Client) -> None:
+    line = ndjson([prediction(3, NOON)]).replace(b'"model":"m"', b'"model":"m","model":"n"')
+    answer = bound.call("POST", "/v1/events", line)[1]
+    assert answer["accepted"] == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/alerts", "/v1/status", "/v1/servers", "/metrics"])
+def test_a_bound_key_does_not_see_what_tells_of_all_models(bound: Client, path: str) -> None:
+    status, answer = bound.call("GET", path)
+    assert status == 403
+    assert answer["detail"] == "this tells of all models; the key 'team' is only for m"
+
+
+def test_a_bound_key_learns_of_no_other_model(bound: Client) -> None:
+    assert [m["model"] for m in bound.call("GET", "/v1/models")[1]] == ["m"]
+    assert bound.call("GET", "/v1/models/m/fleet")[0] == 200
+    assert [bound.call("GET", f"/v1/models/{name}/fleet")[0] for name in ("n", "nope")] == [403, 403]
+    status, answer = bound.call("GET", "/v1/models/m/fleet?environment=nowhere")
+    assert (status, answer["detail"]) == (404, "the model is not known in this environment")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models/m/fleet?at=2026-03-01T00:00:00",
+        "/v1/models/m/fleet?at=0001-01-01T00:00:00Z",
+        "/v1/models/m/findings?since=9999-12-31T00:00:00Z",
+        "/v1/models/m/export?start=0001-01-01T00:00:00Z&end=2026-03-01T00:00:00Z",
+        "/v1/servers?at=2200-01-01T00:00:00Z",
+        "/v1/alerts?after=-1",
+        f"/v1/alerts?after={2**53 + 1}",
+    ],
+)
+def test_times_and_places_that_cannot_be_are_refused(client: Client, path: str) -> None:
+    client.call("POST", "/v1/events", ndjson([prediction(1, NOON)]))
+    assert client.call("GET", path)[0] == 422
+
+
+@pytest.mark.parametrize("at", ["1970-01-01T00:00:00Z", "2199-12-31T23:59:59Z", "1970-01-01T23:00:00%2B23:00"])
+def test_times_at_the_edge_are_answered(client: Client, at: str) -> None:
+    client.call("POST", "/v1/events", ndjson([prediction(1, NOON)]))
+    assert client.call("GET", f"/v1/models/m/fleet?at={at}")[0] == 200
+    assert client.call("POST", f"/v1/models/m/evaluate?at={at}")[0] == 200
+
+
+def test_the_last_place_on_the_time_line_is_answered(client: Client) -> None:
+    assert client.call("GET", f"/v1/alerts?after={2**53}")[0] == 200
+
+
+@pytest.mark.parametrize("body", [b"[" * 60_000, b'{"a":' * 10_000])
+def test_a_report_without_end_is_refused(client: Client, body: bytes) -> None:
+    assert client.call("POST", "/v1/actions/act_0/events", body)[0] == 400
+
+
+@pytest.mark.parametrize("name", ["run_url", "deployed_version", "message"])
+def test_half_characters_in_a_report_are_refused(name: str) -> None:
+    with pytest.raises(BadCallbackError, match=f"{name} holds half of a surrogate pair"):
+        read_report({"state": "started", name: "a\ud800"})
+    assert read_report({"state": "started", name: "\U0001f600"})[name] == "\U0001f600"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+def test_a_page_of_another_site_may_not_send(client: Client, origin: str) -> None:
+    status, answer = client.call("POST", "/v1/events", ndjson([prediction(1, NOON)]), Origin=origin)
+    assert (status, answer["detail"]) == (403, f"a page at {origin!r} may not send requests here")
+    assert client.call("GET", "/v1/status", Origin=origin)[0] == 200
+    assert client.call("POST", "/v1/events", ndjson([prediction(1, NOON)]), Origin=client.url)[0] == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "[", "10.0.0.1"])
+def test_without_keys_a_name_that_points_here_is_not_answered(client: Client, host: str) -> None:
+    status, answer = client.call("GET", "/v1/status", Host=host)
+    assert (status, "without api_keys" in answer["detail"]) == (421, True)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:8300", "127.0.0.2:1", "[::1]:8300"])
+def test_the_names_of_this_machine_are_answered(client: Client, host: str) -> None:
+    assert client.call("GET", "/v1/status", Host=host)[0] == 200
+
+
+def test_with_keys_the_service_answers_to_any_name(bound: Client) -> None:
+    assert bound.call("GET", "/v1/models", Host="telltale.example")[0] == 200
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "myhost"])  # noqa: S104 - it is refused

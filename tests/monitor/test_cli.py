@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
 import os
 import signal
@@ -14,8 +16,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import structlog
 import urllib3
 from given import ndjson, prediction
+from rich.text import Text
+
+from monitor.demo.story import clear, sentence
+from monitor.logs import configure
+from monitor.running import listening
+from monitor.show import show_evaluation, show_fleet, show_status
+from monitor.store import StoreBusyError
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
@@ -99,6 +109,166 @@ def test_a_mistake_gives_one_line_and_exit_code_2(folder: Path, arguments: tuple
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compare", "train.parquet", "train.parquet", "--false-alarms", "0"), "--false-alarms must be above 0"),
+        (("compare", "train.parquet", "train.parquet", "--false-alarms", "1"), "--false-alarms must be above 0"),
+        (("compare", "train.parquet", "train.parquet", "--false-alarms", "nan"), "--false-alarms must be above 0"),
+        (("run", "--port", "65536"), "Invalid value for '--port'"),
+        (("demo", "--port", "-1"), "Invalid value for '--port'"),
+        (
+            ("export", "m", "no/out.parquet", "--from", "2026-01-01T00:00Z", "--to", "2026-01-02T00:00Z"),
+            "no: there is no such folder; make it first",
+        ),
+    ],
+)
+def test_options_out_of_range_are_told(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = telltale(folder, *arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in done.stderr
+
+
+@pytest.fixture
+def broken(folder: Path) -> Path:
+    """A folder whose configuration names a database that no installed driver knows."""
+    (folder / "telltale.yaml").write_text("store: {ledger: 'nonsense://host/db'}\n")
+    return folder
+
+
+def test_an_unexpected_error_is_one_line_and_never_exit_code_1(broken: Path) -> None:
+    done = telltale(broken, "migrate")
+    assert done.returncode == 2
+    assert done.stderr.startswith("telltale: unexpected error: NoSuchModuleError: Can't load plugin: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_debugging_shows_where_an_unexpected_error_came_from(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELLTALE_LOG_LEVEL", "debug")
+    done = telltale(broken, "migrate")
+    assert done.returncode == 2
+    assert "Traceback (most recent call last)" in done.stderr
+
+
+def test_check_warns_of_secrets_that_are_not_there(folder: Path) -> None:
+    with (folder / "telltale.yaml").open("a") as file:
+        file.write("api_keys: [{name: a, scopes: [read], key_env: TELLTALE_GONE}]\n")
+    done = telltale(folder, "check")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "warning: api_keys[0]: the environment variable TELLTALE_GONE is not set; it should hold a secret\n"
+    )
+
+
+def test_judging_alone_needs_no_port(folder: Path) -> None:
+    with listening("127.0.0.1", 0) as (taken, _):
+        command = [sys.executable, "-m", "monitor.cli", "run", "--only", "judge", "--port", str(taken.getsockname()[1])]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as service:
+            deadline = time.monotonic() + 60
+            while not (folder / "data" / "lock").exists() and time.monotonic() < deadline and service.poll() is None:
+                time.sleep(0.05)
+            service.send_signal(signal.SIGTERM)
+            assert service.wait(timeout=60) == 0
+            assert service.stderr is not None
+            assert service.stderr.read() == "Stopping\n"
+
+
+def test_the_demo_leaves_its_folder_alone_when_it_cannot_begin(folder: Path) -> None:
+    (folder / ".demo").mkdir()
+    (folder / ".demo" / "kept").touch()
+    with listening("127.0.0.1", 0) as (taken, _):
+        done = telltale(folder, "demo", "--exit", "--port", str(taken.getsockname()[1]))
+    assert (done.returncode, "cannot listen on 127.0.0.1 port" in done.stderr) == (2, True)
+    assert (folder / ".demo" / "kept").exists()
+
+
+def test_a_demo_that_runs_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with (tmp_path / "data" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreBusyError, match="is in use by another demo; stop that one first"):
+            clear(tmp_path)
+        assert (tmp_path / "data" / "lock").exists()
+    clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+NAME = "v[/x]"
+
+
+def test_names_with_brackets_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    at = "2026-01-05T06:10:00Z"
+    times = {"first_seen": at, "last_seen": at}
+    places = [{"server": NAME, "version": NAME, "rows": 1, "serving": True, "announced": None, **times}]
+    place = {"version": NAME, "server": NAME}
+    model = {"model": NAME, "environment": NAME, "task": "t", "features": [], "references": [NAME], "owner": NAME}
+    verdict = {**place, "state": "unsure", "policy": NAME, "features": [NAME], "reason": NAME}
+    measured = {
+        "start": at,
+        "end": at,
+        "detector": "drift",
+        "feature": NAME,
+        "status": "measured",
+        "severity": 0.5,
+        "value": None,
+        "p_value": None,
+        "component": NAME,
+        "message": "",
+        "n": 1,
+    }
+    unjudged = {"start": at, "end": at, "n": 1, "value": None, "message": NAME, "status": "error", "version": NAME}
+    show_fleet(NAME, places)
+    show_fleet(NAME, [])
+    show_status(
+        {
+            "now": at,
+            "rows": {"predictions": 1},
+            "models": [model],
+            "incidents": [{**place, "policy": NAME, "model": NAME, "since": at}],
+        }
+    )
+    findings = [
+        {**measured, **place},
+        {**unjudged, "detector": "drift"},
+        {**unjudged, "detector": "accuracy"},
+        {**measured, "detector": "server_outlier", "status": "error", "message": NAME},
+    ]
+    show_evaluation({"model": NAME, "environment": NAME, "at": at, "verdicts": [verdict], "findings": findings})
+    told = capsys.readouterr().out
+    in_fleet, in_status, in_evaluation = 3 + 1, 4 + 4, 2 + 5 + 1 + 4 + 1 + 2
+    assert told.count(NAME) == in_fleet + in_status + in_evaluation
+    assert "\\" not in told
+
+
+def test_the_demo_tells_names_with_brackets() -> None:
+    told = sentence({"at": "2026-01-05T06:10:00Z", "event": "drift_found", "version": NAME, "features": [NAME]})
+    assert Text.from_markup(told).plain == f"06:10  drift found  version {NAME}; features {NAME}"
+
+
+class Terminal(io.StringIO):
+    """Takes what is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_log_lines_hold_no_values_of_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    configure()
+    try:
+        secret = "".join(("hu", "sh"))
+        int(secret[:0])
+    except ValueError:
+        structlog.get_logger().exception("it failed")
+    finally:
+        structlog.reset_defaults()
+    told = terminal.getvalue()
+    assert "it failed" in told
+    assert "Traceback" in told
+    assert "hush" not in told
 
 
 def test_rubbish_in_a_file_is_told_by_line(folder: Path) -> None:

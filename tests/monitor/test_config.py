@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from monitor.config import ConfigError, format_duration, load, loads, parse_duration, read_secret
+from monitor.config import (
+    READ_FIELDS,
+    ConfigError,
+    format_duration,
+    load,
+    loads,
+    missing_secrets,
+    parse_duration,
+    read_secret,
+)
 
 ROOT = Path(__file__).parents[2]
 HOOK = "notifiers: {ci: {kind: webhook, url: 'https://ci.example.com/', secret_env: S}}\n"
@@ -41,6 +50,10 @@ def test_the_example_at_the_root_is_right() -> None:
         ("models: {m: {privacy: {hash: [a]}}}", "models.m.privacy: hash needs hash_key_env or hash_key_file"),
         ("models: {m: {privacy: {drop: [server]}}}", "models.m.privacy: 'server' is needed to place an event"),
         ("policies: [{name: p, watch: drft}]", "policies[0].watch: 'drft' is not known; use 'drift', "),
+        (
+            "models: {m: {features: {'@x': numeric}}}",
+            "models.m.features: '@x' begins with the mark of a model's outputs",
+        ),
         ("policies: [{watch: drift}]", "policies[0].name: is missing; add it"),
         ("policies: [{name: p, watch: drift, hld: 1}]", "did you mean 'hold'?"),
         ("policies: [{name: p, watch: drift, models: [m]}]", "policies[0].models: 'm' is not a model; no model is"),
@@ -57,6 +70,24 @@ def test_the_example_at_the_root_is_right() -> None:
         ),
         ("api_keys: [{name: a, scopes: [read]}]", "api_keys[0]: needs either key_env or key_file"),
         ("a: [", "t.yaml: not YAML"),
+        ("store: {}\nmodels: {}\nstore: {}", "t.yaml: not YAML: the key 'store' is there twice (line 3, column 1)"),
+        ("models: {m: {}, m: {}}", "the key 'm' is there twice (line 1, column 17)"),
+        ("a: 2026-13-45", "t.yaml: not YAML: month must be in 1..12"),
+        ("models: {'': {}}", "models: a model has no name"),
+        ("models: {m: {label_delay: -5}}", "models.m.label_delay: must be from 0s to 3660d"),
+        ("models: {m: {label_delay: 4000d}}", "models.m.label_delay: must be from 0s to 3660d"),
+        ("models: {m: {label_delay: 99999999999w}}", "models.m.label_delay: '99999999999w' is too long a duration"),
+        ("models: {m: {windows: [367d]}}", "models.m.windows[0]: is longer than 366d"),
+        (
+            "models: {m: {reference: {window: {start: 2026-01-02T00:00Z, end: 2026-01-02T00:00Z}}}}",
+            "models.m.reference.window: end must be after start",
+        ),
+        (
+            "servers: {a: {health_url: 'ftp://a/b'}}",
+            "servers.a.health_url: 'ftp://a/b' is not a URL; write one such as",
+        ),
+        ("servers: {a: {health_url: 'http:///health'}}", "servers.a.health_url: 'http:///health' is not a URL"),
+        ("servers: {a: {health_url: 'http://a:99999/'}}", "servers.a.health_url: 'http://a:99999/' is not a URL"),
         ("[1]", "t.yaml: holds a list"),
     ],
 )
@@ -64,6 +95,36 @@ def test_a_mistake_is_named_with_its_place_and_its_mend(text: str, message: str)
     found = problem(text)
     assert message in found
     assert len(found.splitlines()) == 1
+
+
+@pytest.mark.parametrize("field", sorted(READ_FIELDS))
+@pytest.mark.parametrize("how", ["drop", "hash"])
+def test_fields_that_telltale_reads_cannot_be_hidden(field: str, how: str) -> None:
+    found = problem(f"models: {{m: {{privacy: {{{how}: [{field}], hash_key_env: K}}}}}}")
+    assert f"t.yaml: models.m.privacy: {field!r} is a field that Telltale reads itself" in found
+
+
+def test_mappings_may_be_merged() -> None:
+    text = "models: {a: &a {owner: x, task: regression}, b: &b {<<: *a, owner: y}, c: {<<: *b, owner: z}}"
+    assert [(m.owner, m.task) for m in loads(text, Path("t.yaml")).models.values()] == [
+        ("x", "regression"),
+        ("y", "regression"),
+        ("z", "regression"),
+    ]
+
+
+def test_missing_secrets_are_told_by_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THERE", "hush")
+    text = (
+        "notifiers: {ci: {kind: webhook, url: 'https://ci.example.com/', secret_env: GONE_A}}\n"
+        "api_keys: [{name: a, scopes: [read], key_env: THERE}, {name: b, scopes: [read], key_file: gone.key}]\n"
+        "models: {m: {privacy: {hash: [entity_id], hash_key_env: GONE_B}}}\n"
+    )
+    assert list(missing_secrets(loads(text, Path("t.yaml")))) == [
+        "notifiers.ci: the environment variable GONE_A is not set; it should hold a secret",
+        "api_keys[1]: gone.key: the secret cannot be read: No such file or directory",
+        "models.m.privacy: the environment variable GONE_B is not set; it should hold a secret",
+    ]
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from given import NOON, ServiceMaker, ndjson, prediction
 
+from monitor.config import ConfigError
 from monitor.ingest import HASH_FACTOR, HASH_RANGE, kept
-from monitor.service import Service
+from monitor.service import Service, import_file
 from monitor.windows import read_traffic
 
 DAY = timedelta(days=1)
@@ -160,3 +163,93 @@ def test_everything_is_still_there_after_a_restart(make_service: ServiceMaker) -
     assert after.layout.id == before.layout.id
     assert after.references[""].counts.tolist() == before.references[""].counts.tolist()
     assert profile(again) == (300, 300)
+
+
+def test_a_key_that_is_used_again_overwrites_nothing(make_service: ServiceMaker) -> None:
+    service = make_service()
+    service.take(ndjson([prediction(i, NOON) for i in range(10)]), "http", "same")
+    service.take(ndjson([prediction(i, NOON) for i in range(20, 25)]), "http", "same")
+    assert rows(service, "predictions") == 15
+
+
+def test_a_file_that_has_grown_is_imported_without_counting_twice(make_service: ServiceMaker, tmp_path: Path) -> None:
+    service = make_service(models={"m": {"features": FEATURES}})
+    train(service)
+    path = tmp_path / "log.ndjson"
+    lines = [ndjson([prediction(i, NOON)]) + b"\n" for i in range(400)]
+    for length in (100, 250, 250, 400):
+        path.write_bytes(b"".join(lines[:length]))
+        assert sum(answer["accepted"] for _, answer in import_file(service, path, 20_000)) == length
+        assert (rows(service, "features"), rows(service, "predictions"), profile(service)) == (
+            length,
+            length,
+            (length, length),
+        )
+
+
+def test_old_data_over_many_years_can_be_imported(make_service: ServiceMaker) -> None:
+    service = make_service()
+    assert (
+        service.take(ndjson([prediction(i, NOON - i * timedelta(days=31)) for i in range(240)]), "file").accepted == 240
+    )
+    assert rows(service, "predictions") == 240
+
+
+def test_values_nested_too_deeply_cost_nobody_else_a_thing(make_service: ServiceMaker) -> None:
+    service = make_service()
+    deep = (
+        json.dumps(prediction(1, NOON))
+        .replace('"features": {', '"features": {"d": ' + "[" * 1005 + "]" * 1005 + ", ")
+        .encode()
+    )
+    answer = service.take(b"\n".join([ndjson([prediction(0, NOON)]), deep, ndjson([prediction(2, NOON)])]), "http")
+    assert answer.accepted + len(answer.rejects) == 3
+    assert rows(service, "predictions") == answer.accepted >= 2
+
+
+def test_a_layout_that_cannot_be_made_yet_stops_nothing(make_service: ServiceMaker) -> None:
+    service = make_service(models={"m": {"features": FEATURES, "minimum_rows": 20_000}})
+    both = [prediction(i, NOON) for i in range(10_500)] + [prediction(1, NOON, model="other")]
+    assert service.take(ndjson(both), "http").accepted == 10_501
+    assert [m["model"] for m in service.models()] == ["m", "other"]
+
+
+def test_an_array_keeps_what_its_elements_were(make_service: ServiceMaker) -> None:
+    service = make_service(models={"m": {"features": FEATURES}})
+    train(service)
+    good = json.dumps(prediction(1, NOON, features={"x": float("nan"), "c": "a"}))
+    half = json.dumps(prediction(2, NOON)).replace('"p2"', '"\\ud800"')
+    answer = service.take(f"[{good}, {half}]".encode(), "http")
+    assert (answer.accepted, [r.reason for r in answer.rejects]) == (1, ["not_utf8"])
+    model = service.registry.get("production", "m")
+    assert model.layout
+    counts = read_traffic(service.store, model, NOON - DAY, NOON + DAY).counts()
+    span = model.layout.spans["x"]
+    assert counts[span][model.layout.by_name["x"].state("not_finite")] == 1
+
+
+def test_a_row_is_counted_in_the_minute_it_is_kept_in(make_service: ServiceMaker) -> None:
+    service = make_service(models={"m": {"features": FEATURES}})
+    late = NOON + timedelta(seconds=59, microseconds=999_700)
+    service.clock.at = NOON + DAY  # type: ignore[attr-defined]
+    service.take(ndjson([prediction(i, late) for i in range(3)]), "http")
+    train(service)
+    assert profile(service) == (3, 3)
+
+
+def test_a_sender_may_write_only_to_its_models(make_service: ServiceMaker) -> None:
+    service = make_service()
+    nested = json.dumps(prediction(1, NOON, model="secret")).replace(
+        '"features": {', '"features": {"d": ' + "[" * 990 + "]" * 990 + ", "
+    )
+    health = {"type": "health", "server": "s", "ok": True, "latency_ms": 1, "timestamp": NOON.timestamp()}
+    body = b"\n".join([nested.encode(), ndjson([health, prediction(1, NOON)])])
+    receipt = service.take(body, "http", models=frozenset({"m"}))
+    assert receipt.accepted == 1
+    assert [m["model"] for m in service.models()] == ["m"]
+    assert rows(service, "health") == 0
+
+
+def test_a_missing_hash_key_is_said_at_the_start(make_service: ServiceMaker) -> None:
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY is not set"):
+        make_service(models={"m": {"privacy": {"hash": ["c"], "hash_key_env": "NO_SUCH_KEY"}}})

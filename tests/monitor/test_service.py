@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 from given import NOON, ServiceMaker, StillClock, ndjson, prediction
 
+from detectors.finding import Finding, Window
+from monitor.judge import Judge
 from monitor.service import Service
 from monitor.store import StoreError
 
@@ -107,4 +109,29 @@ def test_history_that_is_imported_raises_no_alarms(make_service: ServiceMaker) -
     )
     service.tick(NOON + timedelta(minutes=5))
     assert judged(service) == []
+    assert service.ledger.timeline() == []
+
+
+def test_a_window_that_always_fails_is_an_error_and_holds_up_nobody_for_ever(
+    make_service: ServiceMaker, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(models=MODELS, policies=[{"name": "p", "watch": "drift", "hold": 1}])
+    service.take(ndjson([prediction(0, NOON, prediction_id="first")]), "http")
+    traffic(service, 3)
+    measure = Judge.traffic
+
+    def broken(judge: Judge, model: Any, window: Window, now: Any) -> list[Finding]:
+        if window.start == NOON:
+            raise ZeroDivisionError("a detector's fault")
+        return measure(judge, model, window, now)
+
+    monkeypatch.setattr(Judge, "traffic", broken)
+    later = clock.at + timedelta(minutes=2)
+    counts = [service.judge_due(later) for _ in range(4)]
+    assert sum(counts) >= 3
+    found = service.findings("m", NOON, limit=1000)
+    failed = [f for f in found if f["status"] == "error"]
+    assert {f["start"] for f in failed} == {NOON.isoformat()}
+    assert {f["message"] for f in failed} == {"ZeroDivisionError: a detector's fault"}
+    assert {start for start, detector in judged(service) if detector == "volume"} == {"13:00", "14:00"}
     assert service.ledger.timeline() == []

@@ -1,4 +1,4 @@
--- Losses per version and server for the predictions of a window. A label counts when it was known at most
+-- Weighted losses per version and server for the predictions of a window. A label counts when it was known at most
 -- label_delay after its prediction, so that versions are compared at equal label age; of several the latest counts,
 -- and a retraction takes it away.
 WITH served AS
@@ -6,7 +6,7 @@ WITH served AS
     SELECT
         prediction_id,
         min(timestamp) AS at,
-        argMin((version, server, label, score), (timestamp, batch, row)) AS first_answer
+        argMin((version, server, label, score, weight), (timestamp, batch, row)) AS first_answer
     FROM predictions FINAL
     WHERE environment = {environment:String} AND model = {model:String} AND role = 'live' AND NOT failed
         AND timestamp >= {start:DateTime64(3, 'UTC')} AND timestamp < {end:DateTime64(3, 'UTC')}
@@ -34,8 +34,11 @@ SELECT
     server,
     count() AS predictions,
     countIf(has_label) AS labelled,
-    sumIf(loss, has_label) AS losses,
-    sumIf(loss * loss, has_label) AS loss_squares
+    sum(weight) AS weights,
+    sumIf(weight, has_label) AS labelled_weights,
+    sumIf(weight * weight, has_label) AS labelled_weight_squares,
+    sumIf(weight * loss, has_label) AS losses,
+    sumIf(weight * loss * loss, has_label) AS loss_squares
 FROM
 (
     SELECT
@@ -43,6 +46,7 @@ FROM
         tupleElement(first_answer, 2) AS server,
         tupleElement(first_answer, 3) AS answer,
         tupleElement(first_answer, 4) AS answered,
+        tupleElement(first_answer, 5) AS weight,
         known.prediction_id != '' AND NOT tupleElement(latest, 3)
             AND ({task:String} = 'classification' OR isFinite(tupleElement(latest, 2) - answered)) AS has_label,
         if({task:String} = 'classification',
