@@ -62,7 +62,7 @@ def check(config: ConfigPath = DEFAULT_CONFIG) -> None:
     loaded = load(config)
     for missing in missing_secrets(loaded):
         _say(f"warning: {missing}")
-    print(f"{config} is right: {len(loaded.models)} models, {len(loaded.policies)} policies")  # noqa: T201
+    print(f"{config} is right: {len(loaded.models)} models, {len(loaded.policies)} policies")
 
 
 @app.command(name="import")
@@ -85,7 +85,7 @@ def import_(
             rejected += len(answer["rejected"])
             for line in answer["rejected"][: max(0, 10 - rejected + len(answer["rejected"]))]:
                 _say(f"  line {line['line']}: {line['reason']}")
-    print(f"{accepted} events taken in, {rejected} put into dead_letters")  # noqa: T201
+    print(f"{accepted} events taken in, {rejected} put into dead_letters")
 
 
 @app.command()
@@ -99,7 +99,7 @@ def reference(
     """Register a file as what a model's traffic is compared with."""
     with _service(config) as service, _working(f"Reading {file.name}"):
         made = service.register_reference_file(model, file, version, environment)
-    print(f"{model}: {made['rows']} rows of {made['reference']} are the reference for {', '.join(made['features'])}")  # noqa: T201
+    print(f"{model}: {made['rows']} rows of {made['reference']} are the reference for {', '.join(made['features'])}")
 
 
 @app.command()
@@ -108,7 +108,7 @@ def evaluate(
     at: At = None,
     config: ConfigPath = DEFAULT_CONFIG,
     environment: Environment = "production",
-    as_json: AsJson = False,  # noqa: FBT002 - a flag
+    as_json: AsJson = False,
 ) -> None:
     """Judge the windows that end at a time (default: where the traffic ends). Sends nothing to anyone."""
     from monitor.show import show_evaluation
@@ -116,7 +116,7 @@ def evaluate(
     with _service(config) as service, _working(f"Judging {model}"):
         answer = service.evaluate(model, _time(at), environment)
     if as_json:
-        print(json.dumps(answer))  # noqa: T201
+        print(json.dumps(answer))
     else:
         show_evaluation(answer)
 
@@ -127,7 +127,7 @@ def fleet(
     at: At = None,
     config: ConfigPath = DEFAULT_CONFIG,
     environment: Environment = "production",
-    as_json: AsJson = False,  # noqa: FBT002 - a flag
+    as_json: AsJson = False,
 ) -> None:
     """Show which version served on which server."""
     from monitor.show import show_fleet
@@ -135,20 +135,20 @@ def fleet(
     with _service(config) as service:
         places = service.fleet(model, _time(at), environment)
     if as_json:
-        print(json.dumps(places))  # noqa: T201
+        print(json.dumps(places))
     else:
         show_fleet(model, places)
 
 
 @app.command()
-def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag
+def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show what is kept, and what goes on."""
     from monitor.show import show_status
 
     with _service(config) as service:
         answer = service.status()
     if as_json:
-        print(json.dumps(answer))  # noqa: T201
+        print(json.dumps(answer))
     else:
         show_status(answer)
 
@@ -158,7 +158,7 @@ def compare(
     reference: Annotated[Path, typer.Argument(help="A Parquet, CSV or NDJSON file.")],
     current: Annotated[Path, typer.Argument(help="Another, with the same columns.")],
     false_alarms: Annotated[float, typer.Option(help="How often two alike files may look drifted.")] = 0.05,
-    as_json: AsJson = False,  # noqa: FBT002 - a flag
+    as_json: AsJson = False,
 ) -> None:
     """Compare two files. Exit code 0: no drift; 1: drift; 2: could not judge."""
     from detectors.compare import compare_frames
@@ -168,7 +168,7 @@ def compare(
         _fail("--false-alarms must be above 0 and below 1")
     with _working(f"Comparing {reference.name} and {current.name}"):
         report = compare_frames(read_table(reference), read_table(current), false_alarms)
-    print(json.dumps(report.to_dict()) if as_json else report)  # noqa: T201
+    print(json.dumps(report.to_dict()) if as_json else report)
     raise typer.Exit(FAILED if not report.judged else 1 if report.drifted else 0)
 
 
@@ -189,7 +189,7 @@ def export(
         _fail(f"{out.parent}: there is no such folder; make it first")
     with _service(config) as service, _working(f"Writing {out.name}"):
         out.write_bytes(service.export(model, first, last, environment))
-    print(f"written to {out}")  # noqa: T201
+    print(f"written to {out}")
 
 
 @app.command()
@@ -199,13 +199,13 @@ def migrate(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
     with Service(_load(config)) as service:
         applied = service.applied_migrations
-    print("\n".join(applied) if applied else "nothing to do")  # noqa: T201
+    print("\n".join(applied) if applied else "nothing to do")
 
 
 @app.command()
 def demo(
-    exit_at_end: Annotated[bool, typer.Option("--exit", help="Leave at the end instead of serving the page.")] = False,  # noqa: FBT002
-    as_json: AsJson = False,  # noqa: FBT002 - a flag
+    exit_at_end: Annotated[bool, typer.Option("--exit", help="Leave at the end instead of serving the page.")] = False,
+    as_json: AsJson = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is served; 0 takes a free one.")] = 8300,
     seed: Annotated[int, typer.Option(help="Another seed, another fleet.")] = 1,
 ) -> None:
@@ -303,7 +303,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201
+    print(text, file=sys.stderr)
 
 
 def _fail(text: str) -> NoReturn:
