@@ -117,7 +117,7 @@ def epoch_seconds(value: object) -> float | None:
     kind = type(value)
     if kind is str:
         try:
-            at = datetime.fromisoformat(value)  # type: ignore[arg-type]
+            at = datetime.fromisoformat(value)  # type: ignore[arg-type]  # the type was looked at above
         except ValueError:
             return None
         if at.tzinfo is None:
@@ -125,7 +125,7 @@ def epoch_seconds(value: object) -> float | None:
         seconds = at.timestamp()
     elif kind is float or kind is int:
         try:
-            seconds = float(value)  # type: ignore[arg-type]
+            seconds = float(value)  # type: ignore[arg-type]  # the type was looked at above
         except OverflowError:
             return None
     else:
@@ -141,13 +141,13 @@ def label_text(value: object) -> str | None:
     """
     kind = type(value)
     if kind is str:
-        return value  # type: ignore[return-value]
+        return value  # type: ignore[return-value]  # the type was looked at above
     if kind is bool:
         return "1" if value else "0"
     if kind is int:
         return str(value)
-    if kind is float and math.isfinite(value):  # type: ignore[arg-type]
-        return str(int(value)) if value.is_integer() else repr(value)  # type: ignore[attr-defined, call-overload]
+    if kind is float and math.isfinite(value):  # type: ignore[arg-type]  # the type was looked at above
+        return str(int(value)) if value.is_integer() else repr(value)  # type: ignore[attr-defined, call-overload]  # the type was looked at above
     return None
 
 
@@ -234,7 +234,7 @@ def _event(raw: bytes, arrived: float, known: Callable[[str], bool] | None) -> F
 def _key(event: Fields, name: str) -> None:
     value = event.get(name)
     kind = type(value)
-    if kind is int or (kind is float and abs(value) < LARGEST_EXACT):  # type: ignore[arg-type]
+    if kind is int or (kind is float and abs(value) < LARGEST_EXACT):  # type: ignore[arg-type]  # the type was looked at above
         event[name] = label_text(value)
     elif kind is not str:
         if value is None:

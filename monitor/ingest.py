@@ -284,6 +284,6 @@ def moments(seconds: Sequence[float] | NDArray[np.float64]) -> pl.Series:
 def as_number(value: object) -> float:
     """A label as a number for regression: booleans are 0 and 1, texts are read; NaN where it is none."""
     try:
-        return float(value)  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]  # what does not fit raises
     except (TypeError, ValueError, OverflowError):
         return float("nan")

@@ -126,7 +126,7 @@ class Pods:
     def __init__(
         self, seed: int, url: str, plan: Plan, versions: Mapping[str, Guesser], training: pl.DataFrame
     ) -> None:
-        spread = {n: float(training[n].std()) for n in training.columns if training[n].dtype.is_numeric()}  # type: ignore[arg-type]
+        spread = {n: float(training[n].std()) for n in training.columns if training[n].dtype.is_numeric()}  # type: ignore[arg-type]  # numeric columns only
         self._pods = {name: Pod(name, seed, url, plan, versions, spread) for name in SERVERS}
         self._labels = Shipper(url)
         for pod in self._pods.values():

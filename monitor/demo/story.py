@@ -194,7 +194,7 @@ def run_demo(*, seed: int, port: int, as_json: bool, exit_at_end: bool, folder: 
     def show(entry: Entry) -> None:
         ended.append(entry["event"])
         if as_json:
-            print(json.dumps(entry), flush=True)  # noqa: T201
+            print(json.dumps(entry), flush=True)  # noqa: T201 - the answer
         else:
             console.print(sentence(entry), highlight=False)
 
