@@ -27,11 +27,12 @@ from starlette.types import Scope as Connection
 from alerts.ledger import BadCallbackError, UnknownActionError, WrongTokenError
 from dashboards.page import render_page
 from detectors.layout import LayoutError
-from monitor.config import ApiKey, ConfigError, Scope, read_secret
+from monitor.config import ApiKey, ConfigError, Scope
 from monitor.events import json_schema
 from monitor.overview import overview
 from monitor.reference import TableError, read_table
 from monitor.registry import UnknownModelError
+from monitor.secrets import read_secret
 from monitor.service import Service
 from monitor.store import StoreError
 

@@ -57,7 +57,8 @@ def run(
 @app.command()
 def check(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Check the configuration file."""
-    from monitor.config import load, missing_secrets
+    from monitor.config_file import load
+    from monitor.secrets import missing_secrets
 
     loaded = load(config)
     for missing in missing_secrets(loaded):
@@ -257,7 +258,8 @@ def _check_rooms() -> None:
 
 
 def _load(path: Path) -> Config:
-    from monitor.config import Config, load
+    from monitor.config import Config
+    from monitor.config_file import load
 
     if path == DEFAULT_CONFIG and not path.exists():
         _say(f"There is no {path} here: using the defaults, with data in ./data")

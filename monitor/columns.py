@@ -18,8 +18,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from detectors.layout import Column, Kind
-from monitor.config import ModelSpec, read_secret
+from monitor.config import ModelSpec
 from monitor.decode import Fields, json_text, label_text
+from monitor.secrets import read_secret
 
 OUTPUT_MARK = "@"
 PREDICTION, SCORE, LATENCY = "@prediction", "@score", "@latency"

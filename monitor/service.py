@@ -21,7 +21,7 @@ from alerts.ledger import Ledger
 from detectors.finding import Finding, Window, worst_first
 from detectors.layout import LayoutError
 from monitor.clock import Clock, SystemClock
-from monitor.config import Config, ModelSpec, read_secret
+from monitor.config import Config, ModelSpec
 from monitor.decode import split_lines
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
@@ -31,6 +31,7 @@ from monitor.judge import Judge
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
+from monitor.secrets import read_secret
 from monitor.store import StoreError, migrate
 from monitor.store.embedded import EmbeddedStore
 from monitor.windows import LATE_ALLOWANCE, due

@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from monitor.config import Config, loads
+from monitor.config import Config
+from monitor.config_file import loads
 from monitor.demo.ci import Ci
 from monitor.demo.pods import MODEL, HealthPages, Pods, Step
 from monitor.demo.world import SERVERS, Plan, train

@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from monitor.config import (
-    READ_FIELDS,
-    ConfigError,
-    format_duration,
-    load,
-    loads,
-    missing_secrets,
-    parse_duration,
-    read_secret,
-)
+from monitor.config import READ_FIELDS, ConfigError
+from monitor.config_file import load, loads
+from monitor.durations import format_duration, parse_duration
+from monitor.secrets import missing_secrets, read_secret
 
 ROOT = Path(__file__).parents[2]
 HOOK = "notifiers: {ci: {kind: webhook, url: 'https://ci.example.com/', secret_env: S}}\n"
@@ -38,7 +32,23 @@ def test_the_example_at_the_root_is_right() -> None:
     ("text", "message"),
     [
         ("modles: {}", "t.yaml: modles: 'modles' is not a key of the file; did you mean 'models'?"),
-        ("store: {pth: x}", "store.pth: 'pth' is not a key of store; did you mean 'path'? known: ledger, path"),
+        ("store: {pth: x}", "store.pth: 'pth' is not a key of store; did you mean 'path'? known: clickhouse, ledger, "),
+        ("store: {clickhouse: {url: 'http://h:8123'}}", "store.clickhouse.url: is not the URL of such a server"),
+        ("store: {clickhouse: {url: 'clickhouse://u:s3cret@h'}}", "store.clickhouse.url: must not hold the password"),
+        ("store: {ledger: 'postgresql://u:s3cret@h/d'}", "store: ledger must not hold the password"),
+        ("sources: {kafka: {topics: [t]}}", "sources.kafka.bootstrap_servers: is missing; add it"),
+        (
+            "sources: {kafka: {topics: [t], bootstrap_servers: [b], protocol: SASL_SSL, username: u}}",
+            "sources.kafka: SASL_SSL needs mechanism, username, and password_file or password_env",
+        ),
+        (
+            "sources: {kafka: {topics: [t], bootstrap_servers: [b], username: u}}",
+            "sources.kafka: mechanism, username and password are not used with PLAINTEXT",
+        ),
+        (
+            "sources: {kafka: {topics: [t], bootstrap_servers: [b], protocol: SSL, key_file: k}}",
+            "sources.kafka: certificate_file and key_file go together",
+        ),
         ("models: {m: {task: guess}}", "models.m.task: 'guess' is not known; use 'classification' or 'regression'"),
         ("models: {m: {features: {a: number}}}", "models.m.features.a: 'number' is not a kind of feature"),
         ("models: {m: {label_delay: soon}}", "models.m.label_delay: 'soon' is not a duration; write a number and"),
@@ -121,9 +131,9 @@ def test_missing_secrets_are_told_by_place(monkeypatch: pytest.MonkeyPatch) -> N
         "models: {m: {privacy: {hash: [entity_id], hash_key_env: GONE_B}}}\n"
     )
     assert list(missing_secrets(loads(text, Path("t.yaml")))) == [
+        "models.m.privacy: the environment variable GONE_B is not set; it should hold a secret",
         "notifiers.ci: the environment variable GONE_A is not set; it should hold a secret",
         "api_keys[1]: gone.key: the secret cannot be read: No such file or directory",
-        "models.m.privacy: the environment variable GONE_B is not set; it should hold a secret",
     ]
 
 
@@ -151,3 +161,31 @@ def test_a_secret_is_never_in_a_message(tmp_path: Path, monkeypatch: pytest.Monk
         read_secret(None, tmp_path / "none")
     (tmp_path / "key").write_text("hush\n", "utf-8")
     assert read_secret(None, tmp_path / "key") == "hush"
+
+
+def test_no_password_is_shown() -> None:
+    for text in (
+        "store: {clickhouse: {url: 'clickhouse://u:s3cret@h'}}",
+        "store: {ledger: 'postgresql://u:s3cret@h/d'}",
+    ):
+        assert "s3cret" not in problem(text)
+
+
+def test_every_path_is_taken_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "t.yaml"
+    file.write_text(
+        "store: {path: d, clickhouse: {url: 'clickhouse://h', password_file: a, ca_file: /etc/ca}}\n"
+        "sources: {kafka: {topics: [t], bootstrap_servers: [b], ca_file: c}}\n"
+        "notifiers: {ci: {kind: webhook, url: 'https://ci.example.com/', secret_file: s}}\n"
+    )
+    config = load(file)
+    assert config.store.path == tmp_path / "d"
+    assert config.store.clickhouse is not None
+    assert config.sources.kafka is not None
+    assert (config.store.clickhouse.password_file, config.store.clickhouse.ca_file) == (tmp_path / "a", Path("/etc/ca"))
+    assert config.sources.kafka.ca_file == tmp_path / "c"
+    assert config.notifiers["ci"].secret_file == str(tmp_path / "s")
+    assert list(missing_secrets(config)) == [
+        f"store.clickhouse: {tmp_path}/a: the secret cannot be read: No such file or directory",
+        f"notifiers.ci: {tmp_path}/s: the secret cannot be read: No such file or directory",
+    ]

@@ -1,0 +1,130 @@
+"""Reads ``telltale.yaml``, with errors a person can act on: the path in the file, the problem, what would be right."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from monitor.config import Config, ConfigError, unknown_word
+
+
+def load(path: Path) -> Config:
+    """The configuration in a YAML file; paths in it are taken relative to its folder.
+
+    Raises ConfigError with one line a problem.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; --config names another file") from None
+    return loads(text, path)
+
+
+def loads(text: str, path: Path) -> Config:
+    """Like ``load``, of a text that stands for the file at ``path``."""
+    try:
+        raw = yaml.load(text, _Loader) or {}  # noqa: S506 - a safe loader that refuses keys that are there twice
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not YAML: {str(error).splitlines()[0]} {_mark(error)}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds a {type(raw).__name__}; write sections such as store, models and policies")
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"{path}: {_line(e)}" for e in _innermost(error.errors(include_url=False))]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+    problems = [f"{path}: {problem}" for problem in config.problems()]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    resolved: Config = _resolved(config, path.parent)
+    return resolved
+
+
+def _resolved(part: Any, folder: Path) -> Any:
+    """A part of the configuration, with every path in it taken relative to a folder."""
+    if isinstance(part, Path):
+        return folder / part
+    if isinstance(part, BaseModel):
+        return part.model_copy(update={name: _resolved(value, folder) for name, value in part})
+    if isinstance(part, dict):
+        return {name: _resolved(value, folder) for name, value in part.items()}
+    if isinstance(part, tuple):
+        return tuple(_resolved(value, folder) for value in part)
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        files = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.name.endswith("_file")}
+        return dataclasses.replace(part, **{name: str(folder / file) for name, file in files.items() if file})
+    return part
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses keys that are there twice, of which only the last would count."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping, before any other is merged into it."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            named = isinstance(key, yaml.ScalarNode)
+            if named and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add(key.value if named else id(key))
+        return node
+
+
+def _mark(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"(line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+
+
+def _innermost(errors: Sequence[Any]) -> list[Any]:
+    """Errors without those that only follow from an error further inside."""
+    places = [e["loc"] for e in errors]
+    return [e for e in errors if not any(len(p) > len(e["loc"]) and p[: len(e["loc"])] == e["loc"] for p in places)]
+
+
+def _line(error: Any) -> str:
+    location = tuple(part for part in error["loc"] if not _is_type_name(part))
+    at = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+    match error["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            known = _known_keys(location[:-1])
+            parent = at.rpartition(".")[0] or "the file"
+            return f"{at}: {unknown_word(str(location[-1]), f'key of {parent}', known)}"
+        case "literal_error":
+            return f"{at}: {error['input']!r} is not known; use {error['ctx']['expected']}"
+        case "missing" | "missing_argument":
+            return f"{at}: is missing; add it"
+        case "value_error":
+            return f"{at}: {error['ctx']['error']}"
+        case _:
+            shown = repr(error["input"])[:60]
+            return f"{at}: {shown} does not fit: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _is_type_name(part: object) -> bool:
+    return isinstance(part, str) and (part.startswith("function-") or part in {"Webhook", "Rollback", "Policy"})
+
+
+def _known_keys(location: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The keys that are right at a place in the file, found by walking the types."""
+    kind: Any = Config
+    for part in location:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        else:
+            kind = next((a for a in reversed(get_args(kind)) if a is not Ellipsis and a is not str), kind)
+        while get_origin(kind) in (Annotated, Union, UnionType):
+            kind = next(a for a in get_args(kind) if a is not NoneType)
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
+    if dataclasses.is_dataclass(kind):
+        return tuple(f.name for f in dataclasses.fields(kind))
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return tuple(kind.model_fields)
+    return ()
