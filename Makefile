@@ -45,4 +45,4 @@ report-extra: requirements/report.txt .venv/base.stamp  ## evidently, for the dr
 	@$(PIP) --require-hashes -r requirements/report.txt
 
 clean:  ## remove the environment and what the demo wrote
-	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .demo .cache .mypy_cache .ruff_cache .pytest_cache

@@ -6,9 +6,11 @@
     look for the effect of actions → retire the incidents whose subject has gone
 ``deliver``, as often as you like:
     send the messages that are due
+``refresh``, about every minute:
+    tell the receivers that forget of all that is firing
 
-What ``take`` and ``follow`` decide is written in one transaction, messages included; only ``deliver`` talks to the
-network. ``now`` is always given.
+What ``take`` and ``follow`` decide is written in one transaction, messages included; only ``deliver`` and ``refresh``
+talk to the network. ``now`` is always given.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ from alerts.action import Action
 from alerts.actions.rollback import Rollback, has_effect, refusal, target_share
 from alerts.delivery import send as send_over_http
 from alerts.incidents import Change, Incident, advance, incident_key, retire
-from alerts.ledger import Book, Ledger, UnknownActionError, WrongTokenError
+from alerts.ledger import Book, Claim, Ledger, UnknownActionError, WrongTokenError
 from alerts.ledger.records import Message
 from alerts.messages import alert_body, new_message_id, rollback_body
-from alerts.notifiers.webhook import Webhook
+from alerts.notifiers import Notifier
 from alerts.policy import ModelRules, Policy, Verdict, judge_window
 from alerts.post import Post, Send
 from alerts.reports import read_report
@@ -49,7 +51,7 @@ class Desk:
         self,
         ledger: Ledger,
         policies: Sequence[Policy],
-        notifiers: Mapping[str, Webhook],
+        notifiers: Mapping[str, Notifier],
         actions: Mapping[str, Rollback],
         traffic: Traffic,
         callback_base: str = "",
@@ -76,8 +78,19 @@ class Desk:
             for _, verdict in judge_window(policies, rules, here, window.end - window.start)
         ]
 
-    def take(self, now: datetime, rules: ModelRules, findings: Sequence[Finding], window_length: timedelta) -> None:
-        """Decide on the findings of one window. The same window again changes nothing."""
+    def take(
+        self,
+        now: datetime,
+        rules: ModelRules,
+        findings: Sequence[Finding],
+        window_length: timedelta,
+        claim: Claim | None = None,
+    ) -> bool:
+        """Decide on the findings of one window. The same window again changes nothing.
+
+        With a claim on the window, it is marked as judged in the same transaction. False, and nothing is decided, when
+        the claim was lost meanwhile: whoever has it now decides.
+        """
         judged = judge_window(list(self._policies.values()), rules, findings, window_length)
         serving: Served = {}
         lately: Served = {}
@@ -85,11 +98,14 @@ class Desk:
             serving = served_now(self._traffic, rules.environment, rules.model, now)
             lately = served_lately(self._traffic, rules.environment, rules.model, now)
         with self._ledger.writing() as book:
+            if claim is not None and not book.finish(claim, now):
+                return False
             for policy, verdict in judged:
                 # Late labels keep telling of a version that has gone, and nothing is to be done about it any more.
                 gone = has_gone(lately, policy.watch, verdict.version, verdict.server)
                 if not (gone and verdict.state == "drifted"):
                     self._advance(book, now, policy, verdict, serving)
+        return True
 
     def _advance(self, book: Book, now: datetime, policy: Policy, verdict: Verdict, serving: Served) -> None:
         known = book.incident(incident_key(verdict))
@@ -109,11 +125,16 @@ class Desk:
         if incident.severity != "page":
             return
         _log(book, now, "alert_firing" if change == "found" else "alert_resolved", incident)
-        policy = self._policies.get(incident.policy)
-        for endpoint in policy.notify if policy else ():
-            body = alert_body(incident, change, now)
-            message = Message(new_message_id(), "alert", endpoint, incident.environment, incident.model, body)
+        for message in self._messages(incident, change, now):
             book.enqueue(message, now)
+
+    def _messages(self, incident: Incident, change: Change, at: datetime) -> list[Message]:
+        policy = self._policies.get(incident.policy)
+        if policy is None or incident.severity != "page":
+            return []
+        body = alert_body(incident, change, at)
+        about = (incident.environment, incident.model, body)
+        return [Message(new_message_id(), "alert", endpoint, *about) for endpoint in policy.notify]
 
     def _act(self, book: Book, now: datetime, name: str, incident: Incident, serving: Served) -> None:
         rollback = self._actions[name]
@@ -215,6 +236,20 @@ class Desk:
     def deliver(self, now: datetime) -> int:
         """Send the messages that are due. How many were received."""
         return self._post.deliver(now)
+
+    def refresh(self, now: datetime) -> int:
+        """Tell the receivers that forget, such as Alertmanager, of all that is firing. How many alerts were received.
+
+        It needs no memory: what is told is what the ledger says just before. So a call that is missed or fails is made
+        up for by the next. An incident that ends in the instant in which it is sent may seem to go on there until the
+        end that was sent with it.
+        """
+        firing = self._ledger.open_incidents()
+        told = ((i.key, message) for i in firing for message in self._messages(i, "found", i.since))
+        return self._post.refresh((message for key, message in told if self._fires(key)), now)
+
+    def _fires(self, key: str) -> bool:
+        return any(incident.key == key for incident in self._ledger.open_incidents())
 
 
 def _look_for_effect(book: Book, now: datetime, action: Action, served: Served) -> None:

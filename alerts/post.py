@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,7 +12,7 @@ import structlog
 from alerts.ledger import Book, Ledger
 from alerts.ledger.outbox import claim_message, disable_endpoint, disabled, expire_messages, settle_message
 from alerts.ledger.records import Message
-from alerts.notifiers.webhook import SecretError, Webhook
+from alerts.notifiers import CannotSendError, Notifier
 from alerts.retries import next_attempt
 from alerts.transport import Answer, Request
 
@@ -27,7 +27,7 @@ class Post:
     """Delivers from the ledger's outbox, at least once. Several may work on one ledger at once."""
 
     ledger: Ledger
-    notifiers: Mapping[str, Webhook]
+    notifiers: Mapping[str, Notifier]
     send: Send
 
     def deliver(self, now: datetime) -> int:
@@ -49,6 +49,27 @@ class Post:
                 endpoints.discard(message.endpoint)
         return received
 
+    def refresh(self, messages: Iterable[Message], now: datetime) -> int:
+        """Send messages to those receivers that forget, outside the outbox: once, with nothing written down.
+
+        Each message is taken just before it is sent. A receiver that does not answer is left alone until the next
+        call. How many were received.
+        """
+        with self.ledger.reading() as book:
+            off = disabled(book.connection)
+        endpoints = {name for name, n in self.notifiers.items() if n.forgets and (name, n.address) not in off}
+        received = 0
+        for message in messages:
+            if message.endpoint not in endpoints:
+                continue
+            answer = self._attempt(message, now)
+            received += answer.received
+            if not answer.received:
+                log.warning("alert not refreshed", endpoint=message.endpoint, status=answer.status, error=answer.error)
+            if answer.status is None:
+                endpoints.discard(message.endpoint)
+        return received
+
     def _claim(self, endpoints: set[str], now: datetime) -> Message | None:
         with self.ledger.writing() as book:
             return claim_message(book.connection, endpoints, secrets.token_hex(8), now + LEASE, now)
@@ -56,7 +77,7 @@ class Post:
     def _attempt(self, message: Message, now: datetime) -> Answer:
         try:
             request = self.notifiers[message.endpoint].request(message.id, message.body, now)
-        except SecretError as error:
+        except CannotSendError as error:
             return Answer(None, str(error))
         return self.send(request)
 

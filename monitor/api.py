@@ -24,7 +24,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
-from alerts.ledger import BadCallbackError, UnknownActionError, WrongTokenError
+from alerts.ledger import BadCallbackError, LedgerError, UnknownActionError, WrongTokenError
 from dashboards.page import render_page
 from detectors.layout import LayoutError
 from monitor.config import ApiKey, ConfigError, Scope
@@ -362,6 +362,7 @@ _STATUS: Mapping[type[Exception], int] = {
     LayoutError: 422,
     TableError: 422,
     StoreError: 503,
+    LedgerError: 503,
 }
 
 

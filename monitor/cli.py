@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from monitor.cli_dashboards import dashboard_commands
+
 if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.remote import RemoteService
@@ -37,7 +39,8 @@ def run(
     host: Annotated[str, typer.Option(help="Where to listen; off loopback API keys are needed.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="TELLTALE_PORT", min=0, max=65535, help="0 takes a free one.")] = 8300,
     only: Annotated[
-        Literal["ingest", "judge", "api"] | None, typer.Option(help="Run one room: ingest, judge or api.")
+        Literal["ingest", "judge", "api"] | None,
+        typer.Option(help="Run one room: ingest reads Kafka, judge judges and sends, api answers."),
     ] = None,
     public_url: Annotated[
         str | None, typer.Option(envvar="TELLTALE_PUBLIC_URL", help="Where CI can reach this service, for its reports.")
@@ -233,6 +236,7 @@ def main() -> None:
 
 def _expected() -> tuple[type[Exception], ...]:
     """Errors that are the user's to mend: shown as one message, without a traceback."""
+    from alerts.ledger import LedgerError
     from detectors.layout import LayoutError
     from monitor.config import ConfigError
     from monitor.reference import TableError
@@ -240,7 +244,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from monitor.remote import RemoteError
     from monitor.store import StoreError
 
-    return (ConfigError, LayoutError, RemoteError, StoreError, TableError, UnknownModelError)
+    return (ConfigError, LayoutError, LedgerError, RemoteError, StoreError, TableError, UnknownModelError)
 
 
 def _check_rooms() -> None:
@@ -312,6 +316,8 @@ def _fail(text: str) -> NoReturn:
     _say(f"telltale: {text}")
     raise SystemExit(FAILED)
 
+
+app.add_typer(dashboard_commands(_service), name="dashboards")
 
 if __name__ == "__main__":
     main()

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic import model_validator as check_whole
+from pydantic_core import CoreSchema, core_schema
 
+import alerts.notifiers
 from alerts.actions.rollback import Rollback
-from alerts.notifiers.webhook import Webhook
+from alerts.kinds import kinds_in
+from alerts.notifiers import Notifier
 from alerts.policy import Policy
 from detectors.layout import Kind
 from monitor.durations import format_duration, parse_duration
@@ -28,6 +33,7 @@ LONGEST_DELAY = timedelta(days=3660)
 Task = Literal["classification", "regression"]
 Monitor = Literal["drift", "servers", "versions", "accuracy", "latency", "errors"]
 Scope = Literal["ingest", "read", "admin"]
+LEDGERS = {"sqlite": "sqlite:////var/lib/telltale/ledger.db", "postgresql": "postgresql://user@host:5432/database"}
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
@@ -225,10 +231,15 @@ class StoreSpec(_Spec):
     ledger_password_file: Path | None = None
 
     @check_whole(mode="after")
-    def _ledger_without_password(self) -> Self:
-        if self.ledger is not None and urlsplit(self.ledger).password is not None:
+    def _ledger_that_can_be_used(self) -> Self:
+        parts = urlsplit(self.ledger or "sqlite:")
+        if parts.password is not None or any("password" in name for name in parse_qs(parts.query)):
             raise ValueError(
                 "ledger must not hold the password; name where it is with ledger_password_file or ledger_password_env"
+            )
+        if parts.scheme not in LEDGERS:
+            raise ValueError(
+                f"ledger is no database that Telltale can use; write one such as {' or '.join(LEDGERS.values())}"
             )
         return self
 
@@ -315,6 +326,17 @@ def _with_durations(kind: type) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """A section whose ``kind`` says which of several types it is."""
+
+    kinds: Mapping[str, type]
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schemas = {name: handler.generate_schema(kind) for name, kind in self.kinds.items()}
+        return core_schema.tagged_union_schema(schemas, "kind")
+
+
 class Config(_Spec):
     """The whole file."""
 
@@ -324,9 +346,15 @@ class Config(_Spec):
     models: dict[str, ModelSpec] = Field(default_factory=dict)
     servers: dict[str, ServerSpec] = Field(default_factory=dict)
     policies: tuple[Annotated[Policy, _with_durations(Policy)], ...] = ()
-    notifiers: dict[str, Annotated[Webhook, _with_durations(Webhook)]] = Field(default_factory=dict)
+    notifiers: dict[str, Annotated[Notifier, OneOf(kinds_in(alerts.notifiers))]] = Field(default_factory=dict)
     actions: dict[str, Annotated[Rollback, _with_durations(Rollback)]] = Field(default_factory=dict)
     api_keys: tuple[ApiKey, ...] = ()
+
+    @functools.cached_property
+    def intake_revision(self) -> str:
+        """A hash of what decides what becomes of an event."""
+        decides = self.model_dump_json(include={"models", "unknown_models"})
+        return hashlib.sha256(decides.encode()).hexdigest()[:12]
 
     def problems(self) -> Iterator[str]:
         """Names that point at nothing, and settings that contradict each other."""
@@ -336,8 +364,15 @@ class Config(_Spec):
             if policy.name in [p.name for p in self.policies[:i]]:
                 yield f"policies[{i}].name: {policy.name!r} is there twice; alerts are told apart by it"
         for name, action in self.actions.items():
-            if action.notifier not in self.notifiers:
+            notifier = self.notifiers.get(action.notifier)
+            if notifier is None:
                 yield f"actions.{name}.notifier: {unknown_word(action.notifier, 'notifier', self.notifiers)}"
+            elif not notifier.carries_out_actions:
+                able = [n for n, other in self.notifiers.items() if other.carries_out_actions]
+                yield (
+                    f"actions.{name}.notifier: {action.notifier!r} is told of alerts and carries nothing out; "
+                    f"use {' or '.join(able) or 'a webhook'}"
+                )
         for name, spec in self.models.items():
             yield from _model_problems(name, spec)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from monitor.config import Config, ConfigError, unknown_word
+from monitor.config import Config, ConfigError, OneOf, unknown_word
 
 
 def load(path: Path) -> Config:
@@ -89,15 +89,18 @@ def _innermost(errors: Sequence[Any]) -> list[Any]:
 
 
 def _line(error: Any) -> str:
-    location = tuple(part for part in error["loc"] if not _is_type_name(part))
-    at = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+    path, section = _walk(error["loc"])
+    at = _shown(path)
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
-            known = _known_keys(location[:-1])
-            parent = at.rpartition(".")[0] or "the file"
-            return f"{at}: {unknown_word(str(location[-1]), f'key of {parent}', known)}"
+            parent = _shown(path[:-1]) or "the file"
+            return f"{at}: {unknown_word(str(path[-1]), f'key of {parent}', _keys(section))}"
         case "literal_error":
             return f"{at}: {error['input']!r} is not known; use {error['ctx']['expected']}"
+        case "union_tag_invalid":
+            return f"{at}.kind: {error['input']['kind']!r} is not known; use {_either(error['ctx']['expected_tags'])}"
+        case "union_tag_not_found":
+            return f"{at}.kind: is missing; add it"
         case "missing" | "missing_argument":
             return f"{at}: is missing; add it"
         case "value_error":
@@ -107,24 +110,43 @@ def _line(error: Any) -> str:
             return f"{at}: {shown} does not fit: {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
-def _is_type_name(part: object) -> bool:
-    return isinstance(part, str) and (part.startswith("function-") or part in {"Webhook", "Rollback", "Policy"})
+def _shown(path: Sequence[str | int]) -> str:
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
 
 
-def _known_keys(location: tuple[str | int, ...]) -> tuple[str, ...]:
-    """The keys that are right at a place in the file, found by walking the types."""
-    kind: Any = Config
+def _either(words: str) -> str:
+    return " or ".join(words.rsplit(", ", 1))
+
+
+def _walk(location: Sequence[str | int]) -> tuple[list[str | int], Any]:
+    """The path in the file that an error's location stands for, and the type of the section that its end is in."""
+    path: list[str | int] = []
+    section: Any = None
+    here: Any = Config
     for part in location:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = kind.model_fields[str(part)].annotation
+        if isinstance(here, OneOf):  # the location also says which kind the section is
+            here = here.kinds[str(part)]
         else:
-            kind = next((a for a in reversed(get_args(kind)) if a is not Ellipsis and a is not str), kind)
-        while get_origin(kind) in (Annotated, Union, UnionType):
-            kind = next(a for a in get_args(kind) if a is not NoneType)
-    if get_origin(kind) is tuple:
-        kind = get_args(kind)[0]
-    if dataclasses.is_dataclass(kind):
-        return tuple(f.name for f in dataclasses.fields(kind))
+            path.append(part)
+            section, here = here, _inside(here, part)
+    return path, section
+
+
+def _inside(kind: Any, part: str | int) -> Any:
+    """The type of a part of a value of some type; None where that is not known."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return tuple(kind.model_fields)
-    return ()
+        field = kind.model_fields.get(str(part))
+        kind = field.annotation if field else None
+    else:
+        kind = next((a for a in get_args(kind) if a is not Ellipsis and a is not str), None)
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        chosen = next((a for a in get_args(kind) if isinstance(a, OneOf)), None)
+        kind = chosen or next(a for a in get_args(kind) if a is not NoneType)
+    return kind
+
+
+def _keys(section: Any) -> tuple[str, ...]:
+    """The keys that are right in a section of some type."""
+    if dataclasses.is_dataclass(section):
+        return tuple(f.name for f in dataclasses.fields(section))
+    return tuple(section.model_fields)

@@ -6,10 +6,11 @@ bytes in again decides the same.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -78,25 +79,26 @@ def split_lines(body: bytes) -> list[bytes]:
 
 def decode(
     lines: Iterable[bytes],
-    arrived: float,
+    arrived: float | Sequence[float],
     known: Callable[[str], bool] | None = None,
     allowed: frozenset[str] = frozenset(),
 ) -> Decoded:
     """The events in some lines. Empty lines are passed over but counted, so that ``row`` is the line's number.
 
     arrived
-        Epoch seconds of the batch's first arrival.
+        Epoch seconds of the batch's first arrival, or of each line's.
     known
         Says whether a model is declared; given where unknown models are refused.
     allowed
         The models that the sender may write to; empty for all.
     """
     out = Decoded()
-    for row, raw in enumerate(lines):
+    arrivals = arrived if isinstance(arrived, Sequence) else itertools.repeat(arrived)
+    for row, (raw, at) in enumerate(zip(lines, arrivals, strict=False)):
         if not raw or raw.isspace():
             continue
         try:
-            event = _event(raw, arrived, known)
+            event = _event(raw, at, known)
             event["row"] = row
             _KINDS[event["type"]](event)
             if allowed and event["model"] not in allowed:

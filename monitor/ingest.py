@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -23,18 +23,32 @@ from monitor.profile import profile_rows, segment_value, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.store import Store
+from monitor.store.literals import literal
 
+BATCH_TABLES = ("predictions", "features", "profiles", "labels", "releases", "health", "dead_letters")
 HASH_FACTOR = 2654435761
 HASH_RANGE = 2**32
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a batch came from. Source and batch together are its identity; ``arrived`` is its first receipt."""
+    """Where a batch came from. Source and batch together are its identity.
+
+    arrived
+        When all of it had been received for the first time.
+    arrivals
+        When each line had been, in epoch seconds, where the lines did not come together.
+    """
 
     source: str
     batch: str
     arrived: datetime
+    arrivals: Sequence[float] | None = field(default=None, repr=False)
+
+    @property
+    def first_arrived(self) -> datetime:
+        """When the first of it was received."""
+        return datetime.fromtimestamp(min(self.arrivals), UTC) if self.arrivals else self.arrived
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class Ingest:
         Raises StoreError when the store refuses; nothing is lost then, as the caller can send the same batch again.
         """
         known = self._config.models.__contains__ if self._config.unknown_models == "reject" else None
-        decoded = decode(lines, origin.arrived.timestamp(), known, allowed)
+        decoded = decode(lines, origin.arrivals or origin.arrived.timestamp(), known, allowed)
         self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
         for (environment, name), events in decoded.predictions.items():
             self._take_predictions(environment, name, events, origin)
@@ -86,13 +100,19 @@ class Ingest:
         self._write("health", health_rows(decoded.health), origin)
         return Receipt(decoded.accepted, decoded.rejects)
 
+    def forget(self, origin: Origin) -> None:
+        """Remove everything that is there of a batch."""
+        for table in BATCH_TABLES:
+            where = f"source = {literal(origin.source)} AND batch = {literal(origin.batch)}"
+            self._store.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 - quoted, and tables are ours
+
     def _take_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
-        model = self._registry.learn(environment, name, events, origin.arrived)
+        model = self._registry.learn(environment, name, events, origin.first_arrived)
         if model.layout is not None:
             self._write_predictions(model, prediction_columns(events, model.spec), origin)
             return
         with self._references.learning:  # the layout is made from rows; none may slip in behind it without its cells
-            model = self._registry.learn(environment, name, events, origin.arrived)
+            model = self._registry.learn(environment, name, events, origin.first_arrived)
             self._write_predictions(model, prediction_columns(events, model.spec), origin)
             if model.layout is None:
                 self._references.after_rows(model, len(events), origin.arrived)

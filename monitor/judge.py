@@ -36,6 +36,9 @@ class Judge:
         """Drift, contrasts, latency, errors and volume, from all events of a window."""
         model, problem = self._with_reference(model, now)
         traffic = read_traffic(self.store, model, window.start, window.end)
+        if model.layout is not None and traffic.unplaced():
+            self.references.complete(model, window.start, window.end)
+            traffic = read_traffic(self.store, model, window.start, window.end)
         findings = list(Measure(model, window, traffic, self._baseline_version(model, window, traffic)).findings())
         if problem and "drift" in model.spec.monitors:
             findings.append(no_reference(window, traffic.rows(), problem))

@@ -14,6 +14,7 @@ LEVEL_VARIABLE = "TELLTALE_LOG_LEVEL"
 def configure() -> None:
     """Key-value lines on a terminal, JSON lines elsewhere; the level comes from ``TELLTALE_LOG_LEVEL``."""
     level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, "INFO").upper(), logging.INFO)
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # it warns of every attempt; the intake says what matters
     # without the values of variables in tracebacks, which the default shows: some of them are secrets
     for_people = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     for_machines = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -69,12 +70,21 @@ def read_table(path: Path) -> pl.DataFrame:
     return frame.rename(dict(zip(frame.columns, names, strict=True)))
 
 
-class References:
-    """Makes layouts and references and keeps them in the registry."""
+MayLearn = Callable[[str, str, datetime], AbstractContextManager[bool]]
+"""Whether this process may make the layout of a model (environment, name) now; no other may while the context lasts."""
 
-    def __init__(self, store: Store, registry: Registry) -> None:
+
+class References:
+    """Makes layouts and references and keeps them in the registry.
+
+    Of several processes only one makes a model's layout. The others learn of it a little later, and take events in
+    without cells until then; ``complete`` gives those events their cells.
+    """
+
+    def __init__(self, store: Store, registry: Registry, may_learn: MayLearn) -> None:
         self._store = store
         self._registry = registry
+        self._may_learn = may_learn
         self._rows: dict[tuple[str, str], int] = {}
         self.learning = threading.RLock()
         """Held while rows of a model without a layout are written, and while its layout is made from them."""
@@ -92,15 +102,18 @@ class References:
                 f"{name}: lacks {', '.join(lacking) or 'columns'}; a reference of {model.name!r} needs {wanted}"
             )
         columns = _table_columns(spec, _redacted(table, spec))
-        with self.learning:
+        with self.learning, self._may_learn(model.environment, model.name, now) as may_learn:
+            self._registry.refresh(now)
             if (current := self._registry.find(model.environment, model.name)) is not None:
                 model = current
-            if model.layout is None:
+            if model.layout is not None:
+                counts = model.layout.count({n: c for n, (_, c) in columns.items()})
+            elif may_learn:
                 layout, counts = fit_layout(columns, _row_ids(table), declared_levels(spec))
                 model = self._save_layout(replace(model, spec=spec), layout, now)
                 counts = np.concatenate([counts, np.zeros(_layout(model).size - len(counts), np.int64)])
             else:
-                counts = model.layout.count({n: c for n, (_, c) in columns.items()})
+                raise LayoutError(f"another process is making the layout of model {model.name!r}; try again soon")
         return self._registry.save_reference(model, Reference(name, version, counts), now)
 
     def from_window(self, model: Model, window: ReferenceWindow, now: datetime) -> Model:
@@ -137,10 +150,13 @@ class References:
 
         Raises LayoutError while there are too few rows.
         """
-        with self.learning:
+        with self.learning, self._may_learn(model.environment, model.name, now) as may_learn:
+            self._registry.refresh(now)
             model = self._registry.get(model.environment, model.name)
             if model.layout is not None:
                 return model
+            if not may_learn:
+                raise LayoutError(f"another process is making the layout of model {model.name!r}")
             rows = self._stored(model, FIRST_ROWS)
             spec = model.spec
             if rows.height < spec.minimum_rows:
@@ -169,6 +185,23 @@ class References:
             placed = profiles.join(origins.cast({"origin": pl.Int64}), on="origin").drop("origin")
             write_profiles(self._store, replace(model, layout=layout), placed)
         return self._registry.save_layout(model, layout, now)
+
+    def complete(self, model: Model, start: datetime, end: datetime) -> None:
+        """Give the events of a window their cells that a process took in before it knew of the layout.
+
+        It kept all their rows, so their profiles can be made from those. Where some are gone, it is left as it is, and
+        those events count as traffic but not in the comparisons.
+        """
+        asked = {"environment": model.environment, "model": model.name}
+        batches = self._store.query("unplaced", **asked, start=start, end=end, layout_id=_layout(model).id)
+        for source, batch, events in batches.iter_rows():
+            rows = self._store.query("batch_rows", **asked, source=source, batch=batch)
+            if rows.height < events:
+                log.warning("events without cells, and without all their rows", model=model.name, batch=batch)
+                continue
+            profiles = profile_rows(self._columns(model, rows), model.spec, model.layout).drop("origin")
+            placed = profiles.with_columns(source=pl.lit(source), batch=pl.lit(batch))
+            write_profiles(self._store, model, placed)
 
     def _stored(self, model: Model, most: int) -> pl.DataFrame:
         return self._store.query("first_rows", environment=model.environment, model=model.name, most=most)

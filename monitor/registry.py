@@ -1,4 +1,7 @@
-"""What is known of each model: its spec (declared or inferred), its layout and its references."""
+"""What is known of each model: its spec (declared or inferred), its layout and its references.
+
+It is kept in the store, where the other processes of a service see it, and cached here.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from monitor.columns import infer_features, infer_task
 from monitor.config import Config, ConfigError, FeatureSpec, ModelSpec
 from monitor.decode import Fields
 from monitor.store import Store, StoreError
+from monitor.store.literals import literal, quoted
 
 LONGEST_VIEW_NAME = 80
 VIEW_COLUMNS = {
@@ -100,12 +104,19 @@ class Registry:
         with self._lock:
             return self._models.get((environment, name))
 
+    def refresh(self, now: datetime) -> None:
+        """See what other processes have learned."""
+        with self._lock:
+            self._load(now)
+
     def learn(self, environment: str, name: str, events: Sequence[Fields], now: datetime) -> Model:
         """The model of some prediction events; an undeclared one is registered, and its features are inferred.
 
         Inferred features can grow until the layout is made.
         """
         with self._lock:
+            if self._config.store.clickhouse and (environment, name) not in self._models:
+                self._load(now)  # another process may know it
             model = self._models.get((environment, name))
             declared = self._config.models.get(name)
             grows = declared is None or not declared.features
@@ -182,25 +193,29 @@ class Registry:
     def _load(self, now: datetime) -> None:
         known = self._store.select("SELECT DISTINCT environment, model, schema_id FROM schemas")
         self._schemas = set(known.iter_rows())
-        for row in self._store.query("latest_schemas").iter_rows(named=True):
-            spec = self._config.models.get(row["model"]) or ModelSpec.model_validate({"task": row["task"]})
-            if not spec.features:
-                kinds = dict.fromkeys(row["num_names"], Kind.NUMERIC) | dict.fromkeys(
-                    row["cat_names"], Kind.CATEGORICAL
-                )
-                spec = with_features(spec, kinds)
+        seen: dict[tuple[str, str], Model] = {}
+        for row in self._store.query("known_schemas").iter_rows(named=True):
             key = (row["environment"], row["model"])
-            self._models[key] = Model(*key, spec, since=row["since"])
+            declared = self._config.models.get(row["model"])
+            model = seen.get(key) or Model(*key, declared or _of_task(row["task"]), since=row["added"])
+            if declared is None or not declared.features:  # several processes may each have seen some of the features
+                kinds = {n: f.kind for n, f in model.spec.features.items()}
+                for names, kind in ((row["num_names"], Kind.NUMERIC), (row["cat_names"], Kind.CATEGORICAL)):
+                    kinds |= {n: kind for n in names if n not in kinds}
+                model = replace(model, spec=with_features(model.spec, kinds))
+            seen[key] = model
+        self._models.update(seen)
         for row in self._store.query("first_layouts").iter_rows(named=True):
             key = (row["environment"], row["model"])
             if key in self._models:
                 self._models[key] = replace(self._models[key], layout=Layout.from_json(row["cells"]))
         for row in self._store.query("latest_references").iter_rows(named=True):
-            model = self._models.get((row["environment"], row["model"]))
-            if model is not None and model.layout is not None and model.layout.id == row["layout_id"]:
+            key = (row["environment"], row["model"])
+            compared = self._models.get(key)
+            if compared is not None and compared.layout is not None and compared.layout.id == row["layout_id"]:
                 reference = Reference(row["name"], row["version"], np.array(row["counts"], np.int64))
-                references = {**model.references, reference.version: reference}
-                self._models[model.environment, model.name] = replace(model, references=references)
+                references = {**compared.references, reference.version: reference}
+                self._models[key] = replace(compared, references=references)
         for model in list(self._models.values()):
             _check_kinds(model)
             self._keep(model, now)  # the configuration may name other features than it did
@@ -240,7 +255,11 @@ def _check_kinds(model: Model) -> None:
 
 
 def _inferred(events: Sequence[Fields]) -> ModelSpec:
-    return ModelSpec.model_validate({"task": infer_task([e.get("prediction") for e in events])})
+    return _of_task(infer_task([e.get("prediction") for e in events]))
+
+
+def _of_task(task: str) -> ModelSpec:
+    return ModelSpec.model_validate({"task": task})
 
 
 def with_features(spec: ModelSpec, kinds: Mapping[str, Kind]) -> ModelSpec:
@@ -255,13 +274,3 @@ def view_name(model: Model) -> str:
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)[:LONGEST_VIEW_NAME]
     exact = f"{model.environment}\x1f{model.name}".encode()
     return f"model_{plain}" if plain == name else f"model_{plain}_{zlib.crc32(exact):08x}"
-
-
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def literal(text: str) -> str:
-    """An SQL string, for statements that cannot take parameters."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

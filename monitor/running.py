@@ -22,6 +22,8 @@ from monitor.store import StoreBusyError
 
 NOTE = "service.json"
 PROBE_SECONDS = 60.0
+REFRESH_MODELS_SECONDS = 10.0
+REFRESH_ALERTS_SECONDS = 60.0
 JUDGE_SECONDS = 15.0
 FOLLOW_SECONDS = 10.0
 DELIVER_SECONDS = 2.0
@@ -42,32 +44,60 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
 
 @contextlib.contextmanager
 def serve(service: Service, listener: socket.socket, url: str) -> Iterator[None]:
-    """The API on a thread, as long as the context lasts; other commands find it by a note in the data folder."""
+    """The API on a thread, as long as the context lasts; other commands find it by a note in the data folder.
+
+    The folder belongs to the embedded store; on a server store commands need no other process.
+    """
     settings = uvicorn.Config(
         create_app(service), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api", daemon=True)
     thread.start()
-    note = service.config.store.path / NOTE
-    note.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
+    note = service.config.store.path / NOTE if service.config.store.clickhouse is None else None
+    if note:
+        note.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
     try:
         yield
     finally:
-        note.unlink(missing_ok=True)
+        if note:
+            note.unlink(missing_ok=True)
         server.should_exit = True
         thread.join(timeout=10)
+
+
+@contextlib.contextmanager
+def consuming(service: Service) -> Iterator[None]:
+    """Kafka being read on a thread, as long as the context lasts."""
+    from monitor.intake import run_intake
+    from monitor.sources.kafka import open_kafka
+
+    spec = service.config.sources.kafka
+    if spec is None:
+        yield
+        return
+    stopped = threading.Event()
+    arguments = (lambda: open_kafka(spec), service, service.metrics, stopped)
+    thread = threading.Thread(target=run_intake, args=arguments, name="kafka", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join(timeout=30)
 
 
 @contextlib.contextmanager
 def scheduled(service: Service, *, judge: bool) -> Iterator[Schedule]:
     """The scheduled jobs, as long as the context lasts."""
     schedule = Schedule(service.clock, service.metrics)
-    schedule.every(PROBE_SECONDS, "probe", service.probe)
+    schedule.every(REFRESH_MODELS_SECONDS, "refresh_models", service.refresh_models)
     if judge:
+        schedule.every(PROBE_SECONDS, "probe", service.probe)
         schedule.every(JUDGE_SECONDS, "judge", service.judge_due)
         schedule.every(FOLLOW_SECONDS, "follow", service.follow)
         schedule.every(DELIVER_SECONDS, "deliver", service.deliver)
+        schedule.every(REFRESH_ALERTS_SECONDS, "refresh_alerts", service.refresh_alerts)
     schedule.start()
     try:
         yield schedule
@@ -108,14 +138,12 @@ def run_until_stopped(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with contextlib.ExitStack() as running:
-        if only == "judge":
-            service = running.enter_context(Service(config, callback_base=public_url or ""))
-        else:
-            listener, url = running.enter_context(listening(host, port))
-            service = running.enter_context(Service(config, callback_base=public_url or url))
-            running.enter_context(serve(service, listener, url))
-            announce(f"Telltale listens at {url}; the page is at {url}/")
-        if only != "api":
-            running.enter_context(scheduled(service, judge=only != "ingest"))
+        listener, url = running.enter_context(listening(host, port))
+        service = running.enter_context(Service(config, callback_base=public_url or url))
+        running.enter_context(serve(service, listener, url))
+        if only in (None, "ingest"):
+            running.enter_context(consuming(service))
+        running.enter_context(scheduled(service, judge=only in (None, "judge")))
+        announce(f"Telltale listens at {url}; the page is at {url}/")
         stopped.wait()
         announce("Stopping")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -16,8 +17,10 @@ import orjson
 import polars as pl
 import structlog
 
+from alerts.delivery import send
 from alerts.desk import Desk, ModelRules
-from alerts.ledger import Ledger
+from alerts.ledger import Claim, Ledger, LedgerError
+from alerts.transport import Answer, Request
 from detectors.finding import Finding, Window, worst_first
 from detectors.layout import LayoutError
 from monitor.clock import Clock, SystemClock
@@ -33,8 +36,8 @@ from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
 from monitor.secrets import read_secret
 from monitor.store import StoreError, migrate
-from monitor.store.embedded import EmbeddedStore
-from monitor.windows import LATE_ALLOWANCE, due
+from monitor.store.opening import open_store
+from monitor.windows import EPOCH, LATE_ALLOWANCE, due
 
 LEASE = timedelta(minutes=10)
 HOUR = timedelta(hours=1)
@@ -47,27 +50,28 @@ log = structlog.get_logger()
 
 
 class Service:
-    """Telltale on the embedded default: one process, one data folder.
+    """All rooms of one process. On a server store there may be several processes, each running some of the rooms.
 
-    Raises StoreBusyError when another process has the folder.
+    Raises StoreBusyError when another process has the embedded store's folder.
     """
 
     def __init__(self, config: Config, clock: Clock | None = None, callback_base: str = "") -> None:
         self.config = config
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
-        self._failures: dict[tuple[str, str, str, datetime], int] = {}
+        self._failures: dict[Claim, int] = {}
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.store = EmbeddedStore(config.store.path)
+        config.store.path.mkdir(parents=True, exist_ok=True)
+        self.store = open_store(config.store)
         try:
             self.applied_migrations = migrate(self.store)
-            self.ledger = Ledger(config.store.ledger_url)
+            self.ledger = Ledger(config.store.ledger_url, _ledger_password(config))
             self.ledger.create()
             for spec in config.models.values():
                 if spec.privacy.hash:  # better now than at the first event
                     read_secret(spec.privacy.hash_key_env, spec.privacy.hash_key_file)
             self.registry = Registry(self.store, config, self.clock.now())
-            self.references = References(self.store, self.registry)
+            self.references = References(self.store, self.registry, self._may_learn)
             self.ingest = Ingest(self.store, self.registry, self.references, config)
             self.judge = Judge(self.store, self.references)
             self.desk = Desk(
@@ -77,6 +81,7 @@ class Service:
                 config.actions,
                 ServedTraffic(self.store),
                 callback_base=callback_base,
+                send=self._send,
             )
             self._register_declared_references()
         except BaseException:
@@ -106,13 +111,26 @@ class Service:
         """
         whole = b"\x1f".join((caller.encode(), key.encode(), body))
         batch = key if key and source == FILE else hashlib.sha256(whole).hexdigest()[:32]
+        return self.take_batch(split_lines(body), Origin(source, batch, self.clock.now()), models)
+
+    def take_batch(self, lines: Sequence[bytes], origin: Origin, models: frozenset[str] = frozenset()) -> Receipt:
+        """Take the lines of a batch in that has an identity of its own."""
         started = time.perf_counter()
-        receipt = self.ingest.take(split_lines(body), Origin(source, batch, self.clock.now()), models)
+        receipt = self.ingest.take(lines, origin, models)
         self.metrics.ingest_seconds.observe(time.perf_counter() - started)
         self.metrics.accepted.inc(receipt.accepted)
         for reject in receipt.rejects:
             self.metrics.rejected.labels(reject.reason).inc()
         return receipt
+
+    def forget_batch(self, origin: Origin) -> None:
+        """Remove what is there of a batch."""
+        self.ingest.forget(origin)
+
+    @property
+    def revision(self) -> str:
+        """Names the part of the configuration that decides what becomes of an event."""
+        return self.config.intake_revision
 
     def import_chunk(self, chunk: bytes, key: str) -> dict[str, Any]:
         """Take a chunk of a file in. The key alone names it, so that a file that has grown can be imported again."""
@@ -129,8 +147,14 @@ class Service:
 
     # Judging
 
+    def refresh_models(self, now: datetime) -> None:
+        """See what other processes have learned of the models."""
+        if self.config.store.clickhouse is not None:
+            self.registry.refresh(now)
+
     def judge_due(self, now: datetime) -> int:
         """Judge every window that has become due, oldest first, each once whoever else is judging; gives how many."""
+        self.refresh_models(now)
         judged = 0
         for model in self.registry.models():
             for kind in ("traffic", "labels"):
@@ -150,11 +174,21 @@ class Service:
         self.metrics.deliveries.inc(sent)
         return sent
 
+    def refresh_alerts(self, now: datetime) -> None:
+        """Tell the receivers that forget of all that is firing."""
+        self.desk.refresh(now)
+
     def tick(self, now: datetime) -> None:
         """All of the above, once, in order."""
         self.judge_due(now)
         self.follow(now)
         self.deliver(now)
+
+    def _send(self, request: Request) -> Answer:
+        answer = send(request)
+        if not answer.received:
+            self.metrics.delivery_failures.inc()
+        return answer
 
     def _judge_in_order(self, model: Model, kind: str, length: timedelta, now: datetime, most: int) -> int:
         """Judge the due windows of one kind and length, up to the first that somebody else has or that fails."""
@@ -173,24 +207,28 @@ class Service:
 
     def _judge_one(self, window: Window, kind: str, name: str, now: datetime) -> bool:
         """Judge a window, unless somebody else does. A failure is tried again at the next tick, but not for ever."""
-        key = (window.environment, window.model, name, window.start)
-        if not self.ledger.claim(*key, window.end, self._owner, now, LEASE):
+        claim = Claim(window.environment, window.model, name, window.start, window.end, self._owner)
+        if not self.ledger.claim(claim, now, LEASE):
             return False
         model = self.registry.get(window.environment, window.model)
         started = time.perf_counter()
         try:
             measure = self.judge.traffic if kind == "traffic" else self.judge.labels
-            self.desk.take(now, _rules(model), measure(model, window, now), window.end - window.start)
+            findings = measure(model, window, now)
+            taken = self.desk.take(now, _rules(model), findings, window.end - window.start, claim)
         except Exception as error:
             self.metrics.judge_failures.inc()
             log.exception("window not judged", model=window.model, kind=name, start=window.start.isoformat())
-            self._failures[key] = self._failures.get(key, 0) + 1
-            if isinstance(error, StoreError) or self._failures[key] < MOST_ATTEMPTS:
-                self.ledger.release(*key, self._owner)
+            self._failures[claim] = self._failures.get(claim, 0) + 1
+            if isinstance(error, StoreError | LedgerError) or self._failures[claim] < MOST_ATTEMPTS:
+                self.ledger.release(claim)
                 return False
-            self.desk.take(now, _rules(model), self.judge.failed(window, kind, error, now), window.end - window.start)
-        self._failures.pop(key, None)
-        self.ledger.finish(*key, now)
+            findings = self.judge.failed(window, kind, error, now)
+            taken = self.desk.take(now, _rules(model), findings, window.end - window.start, claim)
+        self._failures.pop(claim, None)
+        if not taken:
+            log.warning("window left to another judge", model=window.model, kind=name, start=window.start.isoformat())
+            return False
         self.metrics.judge_seconds.observe(time.perf_counter() - started)
         self.metrics.windows.labels(model.name, kind).inc()
         self.metrics.judged_until.labels(model.name, kind).set(window.end.timestamp())
@@ -311,6 +349,7 @@ class Service:
                 "task": m.spec.task,
                 "owner": m.spec.owner,
                 "features": {n: str(f.kind) for n, f in m.spec.features.items()},
+                "segments": list(m.spec.segments),
                 "references": sorted(r.name for r in m.references.values()),
                 "layout": m.layout.id if m.layout else None,
             }
@@ -340,6 +379,17 @@ class Service:
                     self.register_reference(name, read_table(path), label)
             except (OSError, TableError, LayoutError) as error:
                 log.error("reference not registered", model=name, file=str(path), reason=str(error))
+
+    @contextlib.contextmanager
+    def _may_learn(self, environment: str, name: str, now: datetime) -> Iterator[bool]:
+        """Whether the layout of a model may be made here; no other process may while the context lasts."""
+        claim = Claim(environment, name, "layout", EPOCH, EPOCH, self._owner)
+        granted = self.ledger.claim(claim, now, LEASE)
+        try:
+            yield granted
+        finally:
+            if granted:
+                self.ledger.release(claim)
 
     def _model_or_new(self, environment: str, name: str) -> Model:
         if name in self.config.models or any(
@@ -376,6 +426,11 @@ def import_file(service: Any, path: Path, chunk_bytes: int) -> Iterator[tuple[in
             offset += len(chunk)
             line += chunk.count(b"\n")
             yield offset, answer
+
+
+def _ledger_password(config: Config) -> str | None:
+    env, file = config.store.ledger_password_env, config.store.ledger_password_file
+    return read_secret(env, file) if env or file else None
 
 
 def _rules(model: Model) -> ModelRules:

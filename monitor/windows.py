@@ -71,6 +71,10 @@ class Traffic:
         """How many feature keys came that nobody declared."""
         return int(self.table["undeclared_keys"].to_numpy()[self._mask(**where)].sum())
 
+    def unplaced(self) -> int:
+        """How many events have no cells of the layout."""
+        return int(self.table["unplaced"].sum())
+
     def requests(self, **where: str) -> float:
         """How many requests they stand for: the sum of their weights."""
         weights, rows = self._weights(self._mask(**where))

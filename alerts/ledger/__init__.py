@@ -13,21 +13,41 @@ from alerts.action import Action
 from alerts.incidents import Incident
 from alerts.ledger.book import Book
 from alerts.ledger.database import READS_ONLY, migrate, open_database
-from alerts.ledger.evaluations import claim_evaluation, finish_evaluation, last_finished, release_evaluation
-from alerts.ledger.records import BadCallbackError, TimelineEntry, UnknownActionError, WrongTokenError
+from alerts.ledger.evaluations import claim_evaluation, last_finished, release_evaluation
+from alerts.ledger.records import (
+    BadCallbackError,
+    Claim,
+    LedgerError,
+    TimelineEntry,
+    UnknownActionError,
+    WrongTokenError,
+)
 
-__all__ = ["BadCallbackError", "Book", "Ledger", "TimelineEntry", "UnknownActionError", "WrongTokenError"]
+__all__ = [
+    "BadCallbackError",
+    "Book",
+    "Claim",
+    "Ledger",
+    "LedgerError",
+    "TimelineEntry",
+    "UnknownActionError",
+    "WrongTokenError",
+]
 
 
 class Ledger:
     """What was decided and done. Safe to use from several threads and processes at once.
 
+    Whatever needs the database raises LedgerError while it cannot be reached, and works again once it is back.
+
     url
-        A database URL as SQLAlchemy has them. SQLite: the folder of the file must exist.
+        ``sqlite:///path/of/file.db``, whose folder must exist, or ``postgresql://user@host:port/database``.
+    password
+        The user's password, where the server asks for one.
     """
 
-    def __init__(self, url: str) -> None:
-        self._engine = open_database(url)
+    def __init__(self, url: str, password: str | None = None) -> None:
+        self._engine = open_database(url, password)
 
     def create(self) -> None:
         """Make the tables, or bring them up to date. Harmless when they are."""
@@ -39,7 +59,7 @@ class Ledger:
 
     @contextmanager
     def writing(self) -> Iterator[Book]:
-        """A transaction that may write. Keep it short: on SQLite others wait for it."""
+        """A transaction that may write. Keep it short: writers take turns."""
         with self._engine.begin() as connection:
             yield Book(connection)
 
@@ -66,30 +86,15 @@ class Ledger:
         with self.reading() as book:
             return book.actions(environment, model)
 
-    def claim(
-        self,
-        environment: str,
-        model: str,
-        kind: str,
-        start: datetime,
-        end: datetime,
-        owner: str,
-        now: datetime,
-        lease: timedelta,
-    ) -> bool:
-        """Whether the owner may judge a window until the lease ends; see ``claim_evaluation``."""
-        with self._engine.begin() as connection:
-            return claim_evaluation(connection, environment, model, kind, start, end, owner, now, lease)
+    def claim(self, claim: Claim, now: datetime, lease: timedelta) -> bool:
+        """Whether a window may be judged until the lease ends; see ``claim_evaluation``. ``Book.finish`` ends it."""
+        with self.writing() as book:
+            return claim_evaluation(book.connection, claim, now, lease)
 
-    def finish(self, environment: str, model: str, kind: str, start: datetime, now: datetime) -> None:
-        """The window is judged, and will not be again."""
-        with self._engine.begin() as connection:
-            finish_evaluation(connection, environment, model, kind, start, now)
-
-    def release(self, environment: str, model: str, kind: str, start: datetime, owner: str) -> None:
-        """The owner could not judge the window; see ``release_evaluation``."""
-        with self._engine.begin() as connection:
-            release_evaluation(connection, environment, model, kind, start, owner)
+    def release(self, claim: Claim) -> None:
+        """The window could not be judged; see ``release_evaluation``."""
+        with self.writing() as book:
+            release_evaluation(book.connection, claim)
 
     def last_finished(self, environment: str, model: str, kind: str) -> datetime | None:
         """The end of the latest window that is judged; None when none is."""

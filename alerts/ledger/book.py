@@ -7,11 +7,12 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from alerts.action import Action, ActionState
 from alerts.incidents import Incident
-from alerts.ledger.records import Message, TimelineEntry
+from alerts.ledger.evaluations import finish_evaluation
+from alerts.ledger.records import Claim, Message, TimelineEntry
 from alerts.ledger.schema import EPOCH, actions, incidents, outbox, reports, timeline
 
 UNSETTLED = ("pending", "firing")
@@ -27,18 +28,16 @@ class Book:
 
     def incident(self, key: str) -> Incident | None:
         """One incident, if anything was ever held against its subject."""
-        query = select(incidents).where(incidents.c.key == key).with_for_update()
-        return next(self._incidents(query), None)
+        return next(self._incidents(incidents.c.key == key), None)
 
     def unsettled(self, environment: str, model: str) -> list[Incident]:
-        """The pending and firing incidents of a model."""
+        """The pending and firing incidents of a model, oldest first."""
         here = (incidents.c.environment == environment, incidents.c.model == model)
-        return list(self._incidents(select(incidents).where(*here, incidents.c.state.in_(UNSETTLED))))
+        return list(self._incidents(*here, incidents.c.state.in_(UNSETTLED)))
 
     def firing(self) -> list[Incident]:
         """The firing incidents of all models, oldest first."""
-        query = select(incidents).where(incidents.c.state == "firing").order_by(incidents.c.since, incidents.c.key)
-        return list(self._incidents(query))
+        return list(self._incidents(incidents.c.state == "firing"))
 
     def keep(self, incident: Incident, *, new: bool) -> None:
         """Store an incident."""
@@ -48,7 +47,8 @@ class Book:
         else:
             self.connection.execute(update(incidents).where(incidents.c.key == incident.key).values(values))
 
-    def _incidents(self, query: Any) -> Iterator[Incident]:
+    def _incidents(self, *where: ColumnElement[bool]) -> Iterator[Incident]:
+        query = select(incidents).where(*where).order_by(incidents.c.since, incidents.c.key)
         for row in self.connection.execute(query):
             values = row._asdict()
             yield Incident(**values | {name: tuple(values[name]) for name in ("features", "evidence")})
@@ -97,10 +97,17 @@ class Book:
         self.connection.execute(insert(reports).values(key))
         return True
 
-    def _actions(self, *where: Any) -> Iterator[Action]:
+    def _actions(self, *where: ColumnElement[bool]) -> Iterator[Action]:
         names = [actions.c[f.name] for f in fields(Action)]
-        for row in self.connection.execute(select(*names).where(*where).order_by(actions.c.requested_at)):
+        oldest_first = (actions.c.requested_at, actions.c.id)
+        for row in self.connection.execute(select(*names).where(*where).order_by(*oldest_first)):
             yield Action(**row._asdict())
+
+    # Claims
+
+    def finish(self, claim: Claim, now: datetime) -> bool:
+        """Mark a window as judged, never to be judged again. False when the claim was lost meanwhile."""
+        return finish_evaluation(self.connection, claim, now)
 
     # Messages
 

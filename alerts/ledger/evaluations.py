@@ -4,63 +4,55 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, exists, func, select, update
 
 from alerts.ledger.database import insert_if_absent
+from alerts.ledger.records import Claim
 from alerts.ledger.schema import EPOCH, evaluations
 
 
-def claim_evaluation(
-    connection: Connection,
-    environment: str,
-    model: str,
-    kind: str,
-    start: datetime,
-    end: datetime,
-    owner: str,
-    now: datetime,
-    lease: timedelta,
-) -> bool:
-    """Whether the owner may judge this window until the lease ends.
+def claim_evaluation(connection: Connection, claim: Claim, now: datetime, lease: timedelta) -> bool:
+    """Whether the claim is granted until the lease ends.
 
     Never for a finished window, nor while another's lease lasts, nor before the earlier windows that were claimed are
     finished: the state of an incident depends on the order.
     """
-    key = {"environment": environment, "model": model, "kind": kind, "start": start}
-    same_kind = _kind(environment, model, kind)
-    earlier = select(func.count()).where(*same_kind, evaluations.c.start < start, evaluations.c.finished_at.is_(None))
-    if connection.scalar(earlier):
-        return False
-    values = key | {"end": end, "owner": "", "lease_until": EPOCH}
-    insert_if_absent(connection, evaluations, values)
-    free = (evaluations.c.start == start, evaluations.c.finished_at.is_(None), evaluations.c.lease_until <= now)
-    claim = update(evaluations).where(*same_kind, *free).values(owner=owner, lease_until=now + lease)
-    return connection.execute(claim.returning(evaluations.c.start)).one_or_none() is not None
+    key = {"environment": claim.environment, "model": claim.model, "kind": claim.kind, "start": claim.start}
+    insert_if_absent(connection, evaluations, key | {"end": claim.end, "owner": "", "lease_until": EPOCH})
+    earlier = evaluations.alias("earlier")
+    must_wait = exists().where(
+        *_kind(earlier, claim.environment, claim.model, claim.kind),
+        earlier.c.start < claim.start,
+        earlier.c.finished_at.is_(None),
+    )
+    free = (evaluations.c.finished_at.is_(None), evaluations.c.lease_until <= now, ~must_wait)
+    granted = update(evaluations).where(*_window(claim), *free).values(owner=claim.owner, lease_until=now + lease)
+    return connection.execute(granted.returning(evaluations.c.start)).one_or_none() is not None
 
 
-def finish_evaluation(
-    connection: Connection, environment: str, model: str, kind: str, start: datetime, now: datetime
-) -> None:
-    """The window is judged."""
-    this = (*_kind(environment, model, kind), evaluations.c.start == start)
-    connection.execute(update(evaluations).where(*this).values(finished_at=now))
+def finish_evaluation(connection: Connection, claim: Claim, now: datetime) -> bool:
+    """Mark the window as judged. False when the claim was lost meanwhile, and nothing is written."""
+    held = (evaluations.c.owner == claim.owner, evaluations.c.finished_at.is_(None))
+    finished = update(evaluations).where(*_window(claim), *held).values(finished_at=now)
+    return connection.execute(finished.returning(evaluations.c.start)).one_or_none() is not None
 
 
-def release_evaluation(
-    connection: Connection, environment: str, model: str, kind: str, start: datetime, owner: str
-) -> None:
+def release_evaluation(connection: Connection, claim: Claim) -> None:
     """The owner could not judge the window and lets go of it; whoever comes next may."""
-    this = (*_kind(environment, model, kind), evaluations.c.start == start, evaluations.c.owner == owner)
-    connection.execute(update(evaluations).where(*this).values(lease_until=EPOCH))
+    held = evaluations.c.owner == claim.owner
+    connection.execute(update(evaluations).where(*_window(claim), held).values(lease_until=EPOCH))
 
 
 def last_finished(connection: Connection, environment: str, model: str, kind: str) -> datetime | None:
     """The end of the latest window that is judged."""
-    done = (*_kind(environment, model, kind), evaluations.c.finished_at.is_not(None))
+    done = (*_kind(evaluations, environment, model, kind), evaluations.c.finished_at.is_not(None))
     end: datetime | None = connection.scalar(select(func.max(evaluations.c.end)).where(*done))
     return end
 
 
-def _kind(environment: str, model: str, kind: str) -> tuple[ColumnElement[bool], ...]:
-    table = evaluations.c
-    return table.environment == environment, table.model == model, table.kind == kind
+def _window(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return (*_kind(evaluations, claim.environment, claim.model, claim.kind), evaluations.c.start == claim.start)
+
+
+def _kind(table: FromClause, environment: str, model: str, kind: str) -> tuple[ColumnElement[bool], ...]:
+    return table.c.environment == environment, table.c.model == model, table.c.kind == kind

@@ -63,7 +63,7 @@ def settle_message(
 
     False when the claim was lost meanwhile, and nothing is written.
     """
-    outcome: dict[str, Any] = {"status": answer.status, "error": answer.error, "answer": answer.body.replace("\0", "")}
+    outcome: dict[str, Any] = {"status": answer.status, "error": answer.error, "answer": answer.body}
     if answer.received:
         outcome |= {"state": "delivered", "delivered_at": now}
     elif next_at is None:

@@ -10,6 +10,10 @@ from typing import Any
 from alerts.retries import MessageKind
 
 
+class LedgerError(Exception):
+    """The ledger's database cannot be reached, or was lost: nothing of the transaction was written."""
+
+
 class UnknownActionError(LookupError):
     """There is no such action."""
 
@@ -44,6 +48,22 @@ class TimelineEntry:
         present = {k: v for k, v in self.data.items() if v not in ("", None, [], ())}
         head = {"at": rfc3339(self.at), "event": self.event, "model": self.model, "environment": self.environment}
         return head | present
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An owner's claim to judge a window: nobody else does, until its lease ends.
+
+    kind
+        What is judged of the window, and how long such windows are: ``traffic:3600s``. Each kind has its own claims.
+    """
+
+    environment: str
+    model: str
+    kind: str
+    start: datetime
+    end: datetime
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,17 @@ class Span(TypeDecorator[timedelta]):
         return None if value is None else value * MICROSECOND
 
 
+class Words(TypeDecorator[str]):
+    """A text. NUL characters are left out: PostgreSQL does not hold them."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - the library passes it
+        """The text without NUL characters."""
+        return None if value is None else value.replace("\0", "")
+
+
 metadata = MetaData()
 Serial = BigInteger().with_variant(Integer, "sqlite")
 
@@ -67,24 +78,24 @@ schema_versions = Table(
 incidents = Table(
     "incidents",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("policy", Text, nullable=False),
-    Column("watch", Text, nullable=False),
-    Column("severity", Text, nullable=False),
-    Column("environment", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("version", Text, nullable=False),
-    Column("server", Text, nullable=False),
-    Column("segment", Text, nullable=False),
-    Column("state", Text, nullable=False),
+    Column("key", Words, primary_key=True),
+    Column("policy", Words, nullable=False),
+    Column("watch", Words, nullable=False),
+    Column("severity", Words, nullable=False),
+    Column("environment", Words, nullable=False),
+    Column("model", Words, nullable=False),
+    Column("version", Words, nullable=False),
+    Column("server", Words, nullable=False),
+    Column("segment", Words, nullable=False),
+    Column("state", Words, nullable=False),
     Column("since", Instant, nullable=False),
     Column("drifted_in_a_row", Integer, nullable=False),
     Column("ok_in_a_row", Integer, nullable=False),
     Column("features", JSON, nullable=False),
     Column("value", Float),
-    Column("baseline_version", Text, nullable=False),
+    Column("baseline_version", Words, nullable=False),
     Column("evidence", JSON, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", Words, nullable=False),
     Column("last_window_end", Instant, nullable=False),
     Index("incidents_of_model", "environment", "model", "state"),
 )
@@ -94,9 +105,9 @@ timeline = Table(
     metadata,
     Column("id", Serial, primary_key=True),
     Column("at", Instant, nullable=False),
-    Column("event", Text, nullable=False),
-    Column("environment", Text, nullable=False),
-    Column("model", Text, nullable=False),
+    Column("event", Words, nullable=False),
+    Column("environment", Words, nullable=False),
+    Column("model", Words, nullable=False),
     Column("data", JSON, nullable=False),
     Index("timeline_of_model", "model", "id"),
 )
@@ -104,58 +115,58 @@ timeline = Table(
 actions = Table(
     "actions",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("policy", Text, nullable=False),
-    Column("incident", Text, nullable=False),
-    Column("environment", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("version", Text, nullable=False),
-    Column("target", Text, nullable=False),
+    Column("id", Words, primary_key=True),
+    Column("name", Words, nullable=False),
+    Column("policy", Words, nullable=False),
+    Column("incident", Words, nullable=False),
+    Column("environment", Words, nullable=False),
+    Column("model", Words, nullable=False),
+    Column("version", Words, nullable=False),
+    Column("target", Words, nullable=False),
     Column("accused_share", Float, nullable=False),
-    Column("state", Text, nullable=False),
+    Column("state", Words, nullable=False),
     Column("dry_run", Boolean, nullable=False),
     Column("requested_at", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False),
     Column("effect_within", Span, nullable=False),
     Column("effect_share", Float, nullable=False),
     Column("settle", Span, nullable=False),
-    Column("token_hash", Text, nullable=False),
+    Column("token_hash", Words, nullable=False),
     Column("deadline", Instant),
     # The model's name while the action is in flight, so that the database itself refuses a second one.
-    Column("in_flight_for", Text, unique=True),
+    Column("in_flight_for", Words, unique=True),
     Index("actions_of_model", "environment", "model"),
 )
 
 reports = Table(
     "reports",
     metadata,
-    Column("action", Text, ForeignKey("actions.id"), primary_key=True),
-    Column("state", Text, primary_key=True),
-    Column("run", Text, primary_key=True),
+    Column("action", Words, ForeignKey("actions.id"), primary_key=True),
+    Column("state", Words, primary_key=True),
+    Column("run", Words, primary_key=True),
 )
 
 outbox = Table(
     "outbox",
     metadata,
     Column("sequence", Serial, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
-    Column("kind", Text, nullable=False),
-    Column("endpoint", Text, nullable=False),
-    Column("environment", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("action", Text, nullable=False),
+    Column("id", Words, nullable=False, unique=True),
+    Column("kind", Words, nullable=False),
+    Column("endpoint", Words, nullable=False),
+    Column("environment", Words, nullable=False),
+    Column("model", Words, nullable=False),
+    Column("action", Words, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("expires_at", Instant),
-    Column("state", Text, nullable=False),
+    Column("state", Words, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_at", Instant, nullable=False),
-    Column("lease", Text, nullable=False),
+    Column("lease", Words, nullable=False),
     Column("lease_until", Instant, nullable=False),
     Column("delivered_at", Instant),
     Column("status", Integer),
-    Column("error", Text, nullable=False),
-    Column("answer", Text, nullable=False),
+    Column("error", Words, nullable=False),
+    Column("answer", Words, nullable=False),
     Index("outbox_due", "state", "next_at"),
     Index("outbox_lane", "endpoint", "environment", "model", "kind", "state", "sequence"),
 )
@@ -163,20 +174,20 @@ outbox = Table(
 disabled_endpoints = Table(
     "disabled_endpoints",
     metadata,
-    Column("endpoint", Text, primary_key=True),
-    Column("address", Text, primary_key=True),
+    Column("endpoint", Words, primary_key=True),
+    Column("address", Words, primary_key=True),
     Column("disabled_at", Instant, nullable=False),
 )
 
 evaluations = Table(
     "evaluations",
     metadata,
-    Column("environment", Text, primary_key=True),
-    Column("model", Text, primary_key=True),
-    Column("kind", Text, primary_key=True),
+    Column("environment", Words, primary_key=True),
+    Column("model", Words, primary_key=True),
+    Column("kind", Words, primary_key=True),
     Column("start", Instant, primary_key=True),
     Column("end", Instant, nullable=False),
-    Column("owner", Text, nullable=False),
+    Column("owner", Words, nullable=False),
     Column("lease_until", Instant, nullable=False),
     Column("finished_at", Instant),
 )

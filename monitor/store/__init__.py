@@ -25,11 +25,18 @@ class StoreBusyError(StoreError):
     """Another process owns the embedded data folder."""
 
 
+class StoreUnavailableError(StoreError):
+    """The server cannot be reached, does not answer in time or has too much to do: the same may well succeed later."""
+
+
 class Store(Protocol):
     """What the rest of the service needs of an engine. Safe to use from several threads."""
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
-        """Write the rows, all or none, and return when they are durable. Columns are matched by name."""
+        """Write the rows, of each partition all or none, and return when they are durable.
+
+        Columns are matched by name. A missing value becomes the default where the column has no null.
+        """
 
     def query(self, name: str, **parameters: Parameter) -> pl.DataFrame:
         """The rows that ``queries/NAME.sql`` gives."""
@@ -56,6 +63,11 @@ def migrations() -> Iterator[tuple[int, str, str]]:
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         number, _, name = file.name.removesuffix(".sql").partition("_")
         yield int(number), name, file.read_text("utf-8")
+
+
+def failure(what: str, reason: str) -> str:
+    """The message of a StoreError, on one line."""
+    return f"{' '.join(what.split())}: {' '.join(reason.split())[:400]}"
 
 
 def migrate(store: Store) -> list[str]:

@@ -6,18 +6,17 @@ import contextlib
 import fcntl
 import os
 import queue
-import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import polars as pl
 
-from monitor.store import Parameter, StoreBusyError, StoreError, query_text
+from monitor.store import Parameter, StoreBusyError, StoreError, failure, query_text
+from monitor.store.literals import quoted, render
+from monitor.store.texts import with_texts
 
-ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
 INSERT_SETTINGS = "async_insert = 0, max_insert_threads = 1, max_partitions_per_insert_block = 0"
 
 
@@ -49,7 +48,7 @@ class EmbeddedStore:
         try:
             with os.fdopen(os.dup(descriptor), "wb") as file:
                 rows.write_ipc_stream(file, compat_level=pl.CompatLevel.oldest(), compression="uncompressed")
-            columns = ", ".join(f"`{c}`" for c in rows.columns)
+            columns = ", ".join(map(quoted, rows.columns))
             self._run(
                 f"INSERT INTO {table} ({columns}) FROM INFILE '/proc/self/fd/{descriptor}' COMPRESSION 'none' "
                 f"SETTINGS {INSERT_SETTINGS} FORMAT ArrowStream",
@@ -93,28 +92,21 @@ class EmbeddedStore:
             import chdb
 
             handle = chdb.connect(self._path)  # type: ignore[no-untyped-call]
+            handle.query("SET output_format_arrow_string_as_string = 0")
         try:
             yield handle
-        finally:
-            self._idle.put(handle)
+        except BaseException:
+            handle.close()  # what a failed query gave before it failed would stand before the next one's rows
+            raise
+        self._idle.put(handle)
 
     def _rows(self, sql: str, what: str, parameters: dict[str, Parameter]) -> pl.DataFrame:
-        used = {k: _engine_text(v) for k, v in parameters.items() if f"{{{k}:" in sql}
-        result = self._run(sql, what, used)
-        return pl.read_ipc_stream(result.bytes())
+        result = self._run(render(sql, parameters), what)
+        return with_texts(pl.read_ipc_stream(result.bytes()))
 
-    def _run(self, sql: str, what: str, parameters: dict[str, object] | None = None) -> Any:
+    def _run(self, sql: str, what: str) -> Any:
         try:
             with self._handle() as handle:
-                return handle.query(sql, "ArrowStream", params=parameters or {})
+                return handle.query(sql, "ArrowStream")
         except Exception as error:
-            reason = re.sub(r"\s+", " ", str(error))[:400]
-            raise StoreError(f"{what}: {reason}") from error
-
-
-def _engine_text(value: Parameter) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    if isinstance(value, str):  # the engine reads a text parameter as a field of a tab-separated file
-        return value.translate(ESCAPES)
-    return value
+            raise StoreError(failure(what, str(error))) from error

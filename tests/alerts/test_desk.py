@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from alerting import (
     accuracy_drop,
     finding,
     in_threads,
-    ledger_in,
+    ledger_at,
     office,
     take,
     webhook,
@@ -39,8 +40,8 @@ BOTH = {"1": {"a": 60, "b": 60}, "2": {"c": 60}}
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with ledger_in(tmp_path) as ledger:
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    with ledger_at(ledger_url) as ledger:
         yield ledger
 
 
@@ -125,6 +126,20 @@ def test_verdicts_are_given_without_deciding_anything(ledger: Ledger) -> None:
         ("inputs", "01:00", "ok", []),
     ]
     assert place.events() == []
+
+
+def test_desks_that_meet_an_incident_for_the_first_time_at_once_make_one_of_it(ledger: Ledger) -> None:
+    together = threading.Barrier(4, timeout=10)
+    servers = [f"s{i}" for i in range(20)]
+
+    def meet(_: int) -> None:
+        place = office(ledger, Policy("inputs", "server_outlier", hold=1))
+        for server in servers:
+            together.wait()
+            take(place, 0, [finding("server_outlier", 0, p=1e-9, baseline="fleet", server=server, feature="age")])
+
+    in_threads(4, meet)
+    assert [e.data["server"] for e in ledger.timeline()] == servers
 
 
 # Pages

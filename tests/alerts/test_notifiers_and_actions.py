@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from alerting import BEGIN, KEY_TEXT
+from alerting import BEGIN, KEY_TEXT, window
 from pydantic import TypeAdapter, ValidationError
 
 import alerts.actions
 import alerts.notifiers
+from alerts.incidents import Incident
 from alerts.kinds import kinds_in
-from alerts.notifiers.webhook import SecretError, Webhook
-from alerts.policy import Policy
+from alerts.messages import alert_body
+from alerts.notifiers import SecretError
+from alerts.notifiers.webhook import Webhook
+from alerts.policy import Policy, Verdict
 
 KINDS = {**kinds_in(alerts.notifiers), **kinds_in(alerts.actions)}
 LEAST: dict[str, dict[str, Any]] = {
     "webhook": {"url": "https://ops.example/hook", "secret_env": "OPS_SECRET"},
+    "alertmanager": {"url": "http://alerts.example:9093"},
     "rollback": {"notifier": "ci"},
 }
 URL = "https://ops.example/services/hunter2?token=hunter2"
@@ -35,6 +39,20 @@ def test_a_kind_is_a_frozen_dataclass_named_by_its_file(kind: str) -> None:
     made = cls(kind, **LEAST[kind])
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.kind = "other"
+
+
+@pytest.mark.parametrize("kind", kinds_in(alerts.notifiers))
+def test_a_notifier_makes_requests_and_shows_no_url(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPS_SECRET", KEY_TEXT)
+    one, other = (KINDS[kind](kind, **LEAST[kind] | {"url": url}) for url in ("http://a/hunter2", "http://b/hunter2"))
+    body = alert_body(
+        Incident.of(Policy("p", "drift"), Verdict("p", "drifted", "2", "", "", window(0))), "found", BEGIN
+    )
+    request = one.request("msg_1", body, BEGIN)
+    assert (request.origin, request.timeout_seconds) == ("http://a", 15)
+    assert "hunter2" not in one.address + repr(one) + repr(request)
+    assert one.address != other.address
+    assert {type(one.forgets), type(one.carries_out_actions)} == {bool}
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "policy"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alerting import BEGIN, KEY_TEXT, LOOPBACK, Receiver, Script, action, in_threads, ledger_in, talking, webhook
+from alerting import BEGIN, KEY_TEXT, LOOPBACK, Receiver, Script, action, in_threads, ledger_at, talking, webhook
 from sqlalchemy import select
 
 from alerts.delivery import send
@@ -28,8 +28,8 @@ OK, FAILS = Script(200), Script(500, body=b"out of order")
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with ledger_in(tmp_path) as ledger:
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    with ledger_at(ledger_url) as ledger:
         yield ledger
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from alerts.notifiers.webhook import Webhook
 from monitor.config import READ_FIELDS, ConfigError
 from monitor.config_file import load, loads
 from monitor.durations import format_duration, parse_duration
@@ -36,6 +37,8 @@ def test_the_example_at_the_root_is_right() -> None:
         ("store: {clickhouse: {url: 'http://h:8123'}}", "store.clickhouse.url: is not the URL of such a server"),
         ("store: {clickhouse: {url: 'clickhouse://u:s3cret@h'}}", "store.clickhouse.url: must not hold the password"),
         ("store: {ledger: 'postgresql://u:s3cret@h/d'}", "store: ledger must not hold the password"),
+        ("store: {ledger: 'postgresql://u@h/d?password=s3cret'}", "store: ledger must not hold the password"),
+        ("store: {ledger: 'mysql://u@h/d'}", "store: ledger is no database that Telltale can use; write one such as "),
         ("sources: {kafka: {topics: [t]}}", "sources.kafka.bootstrap_servers: is missing; add it"),
         (
             "sources: {kafka: {topics: [t], bootstrap_servers: [b], protocol: SASL_SSL, username: u}}",
@@ -74,6 +77,21 @@ def test_the_example_at_the_root_is_right() -> None:
             "actions.a.notifier: 'cii' is not a notifier; did you",
         ),
         (HOOK + "actions: {a: {kind: rollback, notifier: ci, cool_down: x}}", "'x' is not a duration"),
+        (
+            "notifiers: {am: {kind: alertmanager, url: 'http://am'}}\nactions: {a: {kind: rollback, notifier: am}}",
+            "actions.a.notifier: 'am' is told of alerts and carries nothing out; use a webhook",
+        ),
+        ("notifiers: {x: {kind: slack}}", "notifiers.x.kind: 'slack' is not known; use 'alertmanager' or 'webhook'"),
+        ("notifiers: {x: {url: 'http://am'}}", "notifiers.x.kind: is missing; add it"),
+        ("notifiers: {webhook: {kind: webhook}}", "t.yaml: notifiers.webhook.url: is missing; add it"),
+        (
+            "notifiers: {x: {kind: alertmanager, url: 'http://am', secret_env: S}}",
+            "notifiers.x.secret_env: 'secret_env' is not a key of notifiers.x; did you mean 'bearer_env'?",
+        ),
+        (
+            "notifiers: {x: {kind: alertmanager, url: 'http://am', bearer_env: A, bearer_file: b}}",
+            "t.yaml: notifiers.x: needs bearer_file or bearer_env, not both",
+        ),
         (
             "api_keys: [{name: a, scopes: [reed], key_env: X}]",
             "api_keys[0].scopes[0]: 'reed' is not known; use 'ingest'",
@@ -126,13 +144,16 @@ def test_mappings_may_be_merged() -> None:
 def test_missing_secrets_are_told_by_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THERE", "hush")
     text = (
-        "notifiers: {ci: {kind: webhook, url: 'https://ci.example.com/', secret_env: GONE_A}}\n"
+        "notifiers:\n"
+        "  ci: {kind: webhook, url: 'https://ci.example.com/', secret_env: GONE_A}\n"
+        "  am: {kind: alertmanager, url: 'http://am.example.com/', bearer_file: gone.token}\n"
         "api_keys: [{name: a, scopes: [read], key_env: THERE}, {name: b, scopes: [read], key_file: gone.key}]\n"
         "models: {m: {privacy: {hash: [entity_id], hash_key_env: GONE_B}}}\n"
     )
     assert list(missing_secrets(loads(text, Path("t.yaml")))) == [
         "models.m.privacy: the environment variable GONE_B is not set; it should hold a secret",
         "notifiers.ci: the environment variable GONE_A is not set; it should hold a secret",
+        "notifiers.am: gone.token: the secret cannot be read: No such file or directory",
         "api_keys[1]: gone.key: the secret cannot be read: No such file or directory",
     ]
 
@@ -184,6 +205,7 @@ def test_every_path_is_taken_from_the_folder_of_the_file(tmp_path: Path) -> None
     assert config.sources.kafka is not None
     assert (config.store.clickhouse.password_file, config.store.clickhouse.ca_file) == (tmp_path / "a", Path("/etc/ca"))
     assert config.sources.kafka.ca_file == tmp_path / "c"
+    assert isinstance(config.notifiers["ci"], Webhook)
     assert config.notifiers["ci"].secret_file == str(tmp_path / "s")
     assert list(missing_secrets(config)) == [
         f"store.clickhouse: {tmp_path}/a: the secret cannot be read: No such file or directory",

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from given import NOON, ServiceMaker, StillClock, ndjson, prediction
 
+from alerts.ledger import Claim
 from detectors.finding import Finding, Window
 from monitor.judge import Judge
 from monitor.service import Service
@@ -75,8 +76,8 @@ def test_two_judges_never_judge_a_window_twice(make_service: ServiceMaker, clock
     service = make_service(models=MODELS)
     service.take(ndjson([prediction(0, NOON, prediction_id="first")]), "http")
     traffic(service, 2)
-    key = ("production", "m", "traffic:3600s", NOON)
-    assert service.ledger.claim(*key, NOON + HOUR, "another judge", clock.at, HOUR)
+    claim = Claim("production", "m", "traffic:3600s", NOON, NOON + HOUR, "another judge")
+    assert service.ledger.claim(claim, clock.at, HOUR)
     assert service.judge_due(clock.at) == 0
     assert service.judge_due(clock.at + 2 * HOUR) >= 1, "its lease has run out"
 

@@ -1,17 +1,13 @@
-"""Electricity in New South Wales and Victoria (Elec2, Harries 1999), from file to verdict by the command line.
-
-Victoria's market opened on 5 May 1997: ``vicprice``, ``vicdemand`` and ``transfer`` were constant before that.
-"""
+"""Elec2, from file to verdict by the command line."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +16,25 @@ import orjson
 import polars as pl
 import pytest
 import yaml
+from elec import (
+    CHANGED,
+    CHANGED_ROW,
+    FILE,
+    FIRST,
+    HALF_HOUR,
+    MISSING,
+    MODEL,
+    ROWS_A_WEEK,
+    SERVERS,
+    SPEC,
+    answers_to,
+    events,
+    read_table,
+)
 from numpy.typing import NDArray
 
-DATA = Path(os.environ.get("TELLTALE_TEST_DATA", "/nowhere"))
-FIRST = datetime(1996, 5, 7, tzinfo=UTC)
-HALF_HOUR = timedelta(minutes=30)
-ROWS_A_WEEK = 7 * 48
-TRAINING_DAYS = 60
-CHANGED_ROW = 17_424
-FEATURES = ("period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer")
-SERVERS = ("sydney", "newcastle", "wollongong")
-
-pytestmark = pytest.mark.skipif(
-    not (DATA / "elec.csv.gz").exists(), reason="elec.csv.gz is not in the folder that TELLTALE_TEST_DATA names"
-)
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not FILE.exists(), reason=MISSING)
 
 
 def telltale(folder: Path, *arguments: str) -> str:
@@ -45,60 +46,22 @@ def telltale(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-ROOT = Path(__file__).parents[2]
-
-
 @pytest.fixture(scope="module")
 def table() -> pl.DataFrame:
-    return pl.read_csv(gzip.decompress((DATA / "elec.csv.gz").read_bytes()))
+    return read_table()
 
 
 @pytest.fixture(scope="module")
 def answers(table: pl.DataFrame) -> NDArray[np.int64]:
-    """What a model trained on the first 60 days says of every row."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    rows = table.select(FEATURES).to_numpy()
-    known = TRAINING_DAYS * 48
-    model = make_pipeline(StandardScaler(), LogisticRegression())
-    model.fit(rows[:known], table["class"].to_numpy()[:known])
-    return np.asarray(model.predict(rows), np.int64)
+    return answers_to(table)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, table: pl.DataFrame, answers: NDArray[np.int64]) -> Path:
     """A folder with a configuration and all of the data imported, twice."""
     folder = tmp_path_factory.mktemp("elec")
-    lines = []
-    for i, row in enumerate(table.iter_rows(named=True)):
-        at = FIRST + HALF_HOUR * i
-        base = {"model": "price-up", "prediction_id": f"row-{i}"}
-        lines.append(
-            {
-                **base,
-                "type": "prediction",
-                "version": "1",
-                "server": SERVERS[i % 3],
-                "timestamp": at.isoformat(),
-                "features": {name: row[name] for name in FEATURES},
-                "prediction": int(answers[i]),
-            }
-        )
-        lines.append(
-            {**base, "type": "label", "label": row["class"], "timestamp": (at + timedelta(days=2)).isoformat()}
-        )
-    (folder / "log.ndjson").write_bytes(b"\n".join(map(orjson.dumps, lines)))
-    reference = {"start": FIRST.isoformat(), "end": (FIRST + timedelta(days=TRAINING_DAYS)).isoformat()}
-    spec = {
-        "features": dict.fromkeys(FEATURES, "numeric"),
-        "label_delay": "2d",
-        "windows": ["1w"],
-        "reference": {"window": reference},
-        "timezone": "Australia/Sydney",
-    }
-    (folder / "telltale.yaml").write_text(yaml.safe_dump({"models": {"price-up": spec}}), "utf-8")
+    (folder / "log.ndjson").write_bytes(b"\n".join(map(orjson.dumps, events(table, answers))))
+    (folder / "telltale.yaml").write_text(yaml.safe_dump({"models": {MODEL: SPEC}}), "utf-8")
     first = telltale(folder, "import", "log.ndjson")
     assert (
         first
@@ -109,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, table: pl.DataFrame, answer
 
 
 def evaluate(folder: Path, end: datetime) -> list[dict[str, Any]]:
-    answer = json.loads(telltale(folder, "evaluate", "price-up", "--at", end.isoformat(), "--json"))
+    answer = json.loads(telltale(folder, "evaluate", MODEL, "--at", end.isoformat(), "--json"))
     findings: list[dict[str, Any]] = answer["findings"]
     return findings
 
@@ -121,15 +84,14 @@ def inputs(findings: Sequence[dict[str, Any]]) -> list[str]:
 
 def test_the_first_week_that_holds_the_change_ranks_the_changed_features_first(folder: Path) -> None:
     week = CHANGED_ROW // ROWS_A_WEEK
-    changed = {"vicprice", "vicdemand", "transfer"}
     for earlier in range(week - 8, week):
         findings = evaluate(folder, FIRST + timedelta(weeks=earlier + 1))
         p_values = {f["feature"]: f["p_value"] for f in findings if f["detector"] == "drift"}
-        assert {name: p_values[name] for name in changed} == dict.fromkeys(changed, 1.0)
+        assert {name: p_values[name] for name in CHANGED} == dict.fromkeys(CHANGED, 1.0)
     for later in (week, week + 1):
         findings = evaluate(folder, FIRST + timedelta(weeks=later + 1))
-        assert set(inputs(findings)[:3]) == changed
-        assert all(f["p_value"] < 1e-6 for f in findings if f.get("feature") in changed and f["detector"] == "drift")
+        assert set(inputs(findings)[:3]) == CHANGED
+        assert all(f["p_value"] < 1e-6 for f in findings if f.get("feature") in CHANGED and f["detector"] == "drift")
 
 
 def test_accuracy_and_label_coverage_are_right_to_the_row(
@@ -155,7 +117,7 @@ def test_labels_that_have_not_come_yet_are_not_counted(folder: Path) -> None:
 
 def test_the_fleet_map_is_right_to_the_row(folder: Path, table: pl.DataFrame) -> None:
     last = FIRST + HALF_HOUR * (table.height - 1)
-    places = json.loads(telltale(folder, "fleet", "price-up", "--at", (last + HALF_HOUR).isoformat(), "--json"))
+    places = json.loads(telltale(folder, "fleet", MODEL, "--at", (last + HALF_HOUR).isoformat(), "--json"))
     expected = {name: len(range(i, table.height, 3)) for i, name in enumerate(SERVERS)}
     assert {p["server"]: p["rows"] for p in places} == expected
     assert {p["version"] for p in places} == {"1"}

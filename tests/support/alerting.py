@@ -211,8 +211,8 @@ def talking(talk: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 @contextmanager
-def ledger_in(folder: Path) -> Iterator[Ledger]:
-    ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}")
+def ledger_at(url: str) -> Iterator[Ledger]:
+    ledger = Ledger(url)
     ledger.create()
     try:
         yield ledger

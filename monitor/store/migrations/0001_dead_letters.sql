@@ -1,5 +1,5 @@
 -- What could not be taken in: the raw bytes, why, and where they came from.
-CREATE TABLE dead_letters
+CREATE TABLE IF NOT EXISTS dead_letters
 (
     source LowCardinality(String),
     batch String,

@@ -1,5 +1,5 @@
 -- One slim row per prediction, so that late labels can join. The key is where the row came from: taking it in again changes nothing.
-CREATE TABLE predictions
+CREATE TABLE IF NOT EXISTS predictions
 (
     environment LowCardinality(String),
     model LowCardinality(String),

@@ -1,6 +1,6 @@
 -- Feature rows of a sample. Positions in the arrays are named by schemas; a missing, not finite or wrong value is NaN or null
 -- in its array, and what the last two looked like stands in the extras, as do keys that nobody declared.
-CREATE TABLE features
+CREATE TABLE IF NOT EXISTS features
 (
     environment LowCardinality(String),
     model LowCardinality(String),

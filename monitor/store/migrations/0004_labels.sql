@@ -1,5 +1,5 @@
 -- Labels as they became known. The latest one counts; a retracted one takes it back.
-CREATE TABLE labels
+CREATE TABLE IF NOT EXISTS labels
 (
     environment LowCardinality(String),
     model LowCardinality(String),

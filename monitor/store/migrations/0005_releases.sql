@@ -1,5 +1,5 @@
 -- What people or pipelines said was released.
-CREATE TABLE releases
+CREATE TABLE IF NOT EXISTS releases
 (
     environment LowCardinality(String),
     model LowCardinality(String),

@@ -1,5 +1,5 @@
 -- Health checks, reported by servers or made by the probe.
-CREATE TABLE health
+CREATE TABLE IF NOT EXISTS health
 (
     environment LowCardinality(String),
     server LowCardinality(String),

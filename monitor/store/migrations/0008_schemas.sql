@@ -1,5 +1,5 @@
 -- The names behind the positions in feature rows. The id is a hash of the names and kinds.
-CREATE TABLE schemas
+CREATE TABLE IF NOT EXISTS schemas
 (
     environment LowCardinality(String),
     model LowCardinality(String),

@@ -1,5 +1,5 @@
 -- The cells of a model's features, made once.
-CREATE TABLE layouts
+CREATE TABLE IF NOT EXISTS layouts
 (
     environment LowCardinality(String),
     model LowCardinality(String),

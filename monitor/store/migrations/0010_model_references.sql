@@ -1,5 +1,5 @@
 -- References: count vectors over the layout. The latest one of a version (or of all, '') counts.
-CREATE TABLE model_references
+CREATE TABLE IF NOT EXISTS model_references
 (
     environment LowCardinality(String),
     model LowCardinality(String),

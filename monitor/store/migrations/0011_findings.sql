@@ -1,5 +1,5 @@
 -- What the detectors measured. Measuring a window again replaces its findings.
-CREATE TABLE findings
+CREATE TABLE IF NOT EXISTS findings
 (
     environment LowCardinality(String),
     model LowCardinality(String),

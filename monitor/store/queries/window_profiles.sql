@@ -8,6 +8,7 @@ SELECT
     sum(n) AS rows,
     sum(failed) AS failures,
     sum(undeclared) AS undeclared_keys,
+    sumIf(n, layout_id != {layout_id:String}) AS unplaced,
     sumMapIf(cells, counts, layout_id = {layout_id:String}) AS filled,
     tupleElement(filled, 1) AS filled_cells,
     tupleElement(filled, 2) AS filled_counts

@@ -1,0 +1,4 @@
+SELECT DISTINCT hex(environment) AS value, environment AS text
+FROM profiles
+WHERE $__timeFilter_ms(minute)
+ORDER BY text

@@ -1,0 +1,175 @@
+"""Messages to batches. A batch is a range of offsets of one partition; the same range is the same batch for ever."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from monitor.sources import Message, Place
+
+NOTE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a batch is closed, whichever comes first. Seconds count from when its first message was read."""
+
+    rows: int = 50_000
+    size: int = 16 * 1024 * 1024
+    seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a group has promised of a partition, beside the offset: the batch that begins there, and under which rules.
+
+    log
+        Identity of the log; offsets of another one mean nothing.
+    end
+        Last offset of the batch that was begun; None when none was.
+    revision
+        Of the configuration that decides what becomes of events.
+    """
+
+    log: str
+    end: int | None = None
+    revision: str = ""
+
+    def to_note(self) -> str:
+        """As the text that is committed.
+
+        >>> Intent("5d2f", 41, "9a").to_note()
+        '{"v":1,"log":"5d2f","end":41,"revision":"9a"}'
+        """
+        batch = {} if self.end is None else {"end": self.end, "revision": self.revision}
+        return json.dumps({"v": NOTE_VERSION, "log": self.log, **batch}, separators=(",", ":"))
+
+
+def read_intent(note: str) -> Intent | None:
+    """The intent in a committed note; None for a note that is not ours.
+
+    >>> read_intent(Intent("5d2f", 41, "9a").to_note()) == Intent("5d2f", 41, "9a"), read_intent("")
+    (True, None)
+    """
+    try:
+        held = json.loads(note)
+        if held["v"] != NOTE_VERSION:
+            return None
+        return Intent(str(held["log"]), held.get("end"), held.get("revision", ""))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one partition, from offset ``first`` to ``last``, both included.
+
+    again
+        It was begun before, by somebody who may not have ended it.
+    amended
+        What is there of it must be removed first.
+    """
+
+    place: Place
+    first: int
+    last: int
+    messages: Sequence[Message]
+    again: bool = False
+    amended: bool = False
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines of all messages, in order."""
+        return [line for message in self.messages for line in message.lines]
+
+    @property
+    def arrivals(self) -> list[float]:
+        """When the broker got each line, in epoch seconds."""
+        return [message.arrived_ms / 1000 for message in self.messages for _ in message.lines]
+
+
+@dataclass(slots=True)
+class Buffer:
+    """What was read of one partition and is not taken in yet.
+
+    position
+        Where the next batch begins: everything before it is taken in.
+    begin
+        The first offset that is still in the log; what is between it and the position was deleted unread.
+    pending
+        Last offset of a batch that was begun by somebody and may be taken in already; it must be formed again exactly.
+    amended
+        That batch would not become the same rows again, so what is there of it must be removed first.
+    """
+
+    place: Place
+    position: int
+    begin: int = 0
+    pending: int | None = None
+    amended: bool = False
+    messages: deque[Message] = field(default_factory=deque)
+    rows: int = 0
+    size: int = 0
+    since: float = 0.0
+    _gap: tuple[int, int] | None = None
+
+    @property
+    def following(self) -> int:
+        """The offset to be read next."""
+        return self.messages[-1].offset + 1 if self.messages else max(self.position, self.begin)
+
+    def add(self, messages: Sequence[Message], now: float) -> int | None:
+        """Put messages behind those that are there. Gives the offset to read again from where some are lacking.
+
+        Logs may lack offsets for good (transactions, compaction), and a reader that lost its place lacks them too.
+        They are told apart by reading again: what lacks twice is not there.
+        """
+        for message in messages:
+            if message.offset < self.following:
+                continue
+            if message.offset > self.following and self._gap != (self.following, message.offset):
+                self._gap = (self.following, message.offset)
+                return self.following
+            if not self.messages:
+                self.since = now
+            self.messages.append(message)
+            self.rows += len(message.lines)
+            self.size += message.size
+        return None
+
+    def is_full(self, limits: Limits) -> bool:
+        """Whether it holds more than the batch that is being taken in and the next one need."""
+        return self.rows >= 2 * limits.rows or self.size >= 2 * limits.size
+
+    def next_batch(self, limits: Limits, now: float) -> Batch | None:
+        """The next batch, if there is one to be closed. It stays in the buffer until ``drop``."""
+        if self.pending is not None:
+            if self.following <= self.pending:
+                return None
+            whole = [m for m in self.messages if m.offset <= self.pending]
+            return Batch(self.place, self.position, self.pending, whole, again=True, amended=self.amended)
+        if not self.messages:
+            return None
+        rows = size = 0
+        chosen: list[Message] = []
+        for message in self.messages:
+            rows += len(message.lines)
+            size += message.size
+            if chosen and (rows > limits.rows or size > limits.size):
+                return Batch(self.place, self.position, chosen[-1].offset, chosen)
+            chosen.append(message)
+        if rows < limits.rows and size < limits.size and now - self.since < limits.seconds:
+            return None
+        return Batch(self.place, self.position, chosen[-1].offset, chosen)
+
+    def drop(self, batch: Batch, now: float) -> None:
+        """The batch is taken in."""
+        while self.messages and self.messages[0].offset <= batch.last:
+            message = self.messages.popleft()
+            self.rows -= len(message.lines)
+            self.size -= message.size
+        self.position = batch.last + 1
+        self.pending = None
+        self.since = now

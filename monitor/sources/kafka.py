@@ -1,0 +1,225 @@
+"""Kafka, through kafka-python. Nothing else in the project knows that library.
+
+Its own ideas of where to go on are not used: offsets are committed by the intake alone, with a note, and after every
+rebalance the intake reads them again and seeks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.net.compat import KafkaNetClient
+from kafka.structs import OffsetAndMetadata
+
+from monitor.config import ConfigError, KafkaSource
+from monitor.decode import split_lines
+from monitor.secrets import read_secret
+from monitor.sources import Mark, Message, Place, SourceError
+
+COMMIT_SECONDS = 30
+SETTINGS: Mapping[str, object] = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "none",  # a place that is not there any more must be noticed, not jumped over
+    "isolation_level": "read_committed",
+    "max_poll_records": 20_000,
+    "max_partition_fetch_bytes": 8 * 1024 * 1024,
+    "session_timeout_ms": 10_000,
+    "heartbeat_interval_ms": 3_000,
+    "reconnect_backoff_max_ms": 2_000,
+    "metrics_enabled": False,
+    "client_id": "telltale",
+}
+NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
+
+
+class _Counter(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types
+    """Counts rebalances and does nothing else: it is called where no question may be asked of the broker."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_partitions_assigned(self, assigned: object) -> None:  # noqa: ARG002 - the library passes it
+        """Partitions were given."""
+        self.count += 1
+
+    def on_partitions_revoked(self, revoked: object) -> None:  # noqa: ARG002 - the library passes it
+        """Partitions were taken."""
+        self.count += 1
+
+
+class Kafka:
+    """A member of a consumer group. Raises SourceError where the library raises anything of its own."""
+
+    def __init__(self, spec: KafkaSource, password: str = "", bootstrap_seconds: float = 30) -> None:
+        self._counter = _Counter()
+        self._identities: dict[str, str] = {}
+        with _refused("cannot be reached", spec), _closed_on_failure() as client:
+            self._consumer = KafkaConsumer(
+                **SETTINGS,
+                **_connection(spec, password),
+                group_id=spec.group,
+                bootstrap_timeout_ms=int(bootstrap_seconds * 1000),
+                kafka_client=client,
+            )
+            self._consumer.subscribe(list(spec.topics), listener=self._counter)
+        self._spec = spec
+
+    @property
+    def rebalances(self) -> int:
+        """How often partitions were given or taken, or turned out not to be what they were."""
+        return self._counter.count
+
+    def poll(self, seconds: float) -> Mapping[Place, Sequence[Message]]:
+        """New messages, in order."""
+        try:
+            with _refused("failed", self._spec):
+                polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
+        except _PlaceLostError:
+            self._counter.count += 1
+            return {}
+        if self._topics_were_made_anew():
+            self._counter.count += 1
+            return {}
+        return {_place(at): [_message(r) for r in records] for at, records in polled.items()}
+
+    def assignment(self) -> Collection[Place]:
+        """The partitions that are this member's."""
+        return [_place(at) for at in self._consumer.assignment()]
+
+    def identity(self, place: Place) -> str:
+        """The topic's id, of which there is never another."""
+        return self._identities.setdefault(place.topic, self._topic_id(place.topic))
+
+    def bounds(self, place: Place) -> tuple[int, int]:
+        """The first offset that is still there, and the one that the next message will get."""
+        at = _at(place)
+        with _refused("does not say what it has", self._spec):
+            first: int = self._consumer.beginning_offsets([at])[at]
+            following: int = self._consumer.end_offsets([at])[at]
+        return first, following
+
+    def end(self, place: Place) -> int | None:
+        """The offset that the next message will get, as last heard."""
+        end: int | None = self._consumer.highwater(_at(place))
+        return end
+
+    def mark(self, place: Place) -> Mark | None:
+        """What the group has committed."""
+        with _refused("does not say what is committed", self._spec):
+            held = self._consumer.committed(_at(place), metadata=True, timeout_ms=COMMIT_SECONDS * 1000)
+        return None if held is None else Mark(held.offset, held.metadata or "")
+
+    def commit(self, marks: Mapping[Place, Mark]) -> None:
+        """Commit, and return when it is done."""
+        offsets = {_at(place): OffsetAndMetadata(mark.offset, mark.note, -1) for place, mark in marks.items()}
+        with _refused("did not take a commit", self._spec):
+            self._consumer.commit(offsets, timeout_ms=COMMIT_SECONDS * 1000)
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Go on from here."""
+        self._consumer.seek(_at(place), offset)
+
+    def pause(self, place: Place) -> None:
+        """Give no messages of a partition until it is resumed."""
+        self._consumer.pause(_at(place))
+
+    def resume(self, place: Place) -> None:
+        """Give messages of a partition again."""
+        self._consumer.resume(_at(place))
+
+    def close(self) -> None:
+        """Leave the group."""
+        with _refused("was left in disorder", self._spec):
+            self._consumer.close(autocommit=False, timeout_ms=5_000)
+
+    def _topic_id(self, topic: str) -> str:
+        known = self._consumer._cluster.topic_id(topic)  # noqa: SLF001 - only there is it kept up to date without asking
+        return known.hex[:12] if known is not None else ""
+
+    def _topics_were_made_anew(self) -> bool:
+        now = {topic: self._topic_id(topic) for topic in self._identities}
+        changed = any(now[topic] not in ("", known) for topic, known in self._identities.items())
+        if changed:
+            self._identities = now
+        return changed
+
+
+class _PlaceLostError(SourceError):
+    """The log has no such offset, or nobody has said where to begin."""
+
+
+@contextmanager
+def _refused(what: str, spec: KafkaSource) -> Iterator[None]:
+    """The library's errors as ours, with the servers' names."""
+    try:
+        yield
+    except (LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
+        raise _PlaceLostError(type(error).__name__) from error
+    except (KafkaError, OSError) as error:
+        kind = type(error).__name__
+        raise SourceError(f"Kafka at {', '.join(spec.bootstrap_servers)} {what}: {kind}: {error}") from error
+
+
+@contextmanager
+def _closed_on_failure() -> Iterator[Any]:
+    """Makes the library's network client; the library leaves its thread and sockets behind when a consumer fails."""
+    made: list[KafkaNetClient] = []
+
+    def client(**settings: Any) -> KafkaNetClient:
+        made.append(KafkaNetClient(**settings))
+        return made[-1]
+
+    try:
+        yield client
+    except BaseException:
+        for each in made:
+            each.close()
+        raise
+
+
+def _connection(spec: KafkaSource, password: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "bootstrap_servers": list(spec.bootstrap_servers),
+        "security_protocol": spec.protocol,
+        "ssl_cafile": spec.ca_file,
+        "ssl_certfile": spec.certificate_file,
+        "ssl_keyfile": spec.key_file,
+        "sasl_mechanism": spec.mechanism,
+        "sasl_plain_username": spec.username,
+        "sasl_plain_password": password or None,
+    }
+    return {name: str(value) if name.startswith("ssl") and value else value for name, value in settings.items()}
+
+
+def _message(record: Any) -> Message:
+    value = record.value or b""
+    return Message(record.offset, record.timestamp, _lines(value, record.headers), len(value))
+
+
+def _lines(value: bytes, headers: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    """One object, or many as NDJSON. The header need not be there; where it is, it is believed."""
+    for name, content in headers:
+        if name.lower() == "content-type" and (content or b"").lower().startswith(NDJSON):
+            return value.split(b"\n")
+    return split_lines(value) if b"\n" in value or value[:1] in b"[\xef" else [value]
+
+
+def _place(at: TopicPartition) -> Place:
+    return Place(at.topic, at.partition)
+
+
+def _at(place: Place) -> TopicPartition:
+    return TopicPartition(place.topic, place.partition)
+
+
+def open_kafka(spec: KafkaSource) -> Kafka:
+    """A member of the configured group; the password is read anew each time. Raises SourceError."""
+    named = spec.password_env or spec.password_file
+    try:
+        return Kafka(spec, read_secret(spec.password_env, spec.password_file) if named else "")
+    except ConfigError as error:
+        raise SourceError(str(error)) from error
