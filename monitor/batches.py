@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from monitor.sources import Message, Place
 
@@ -119,6 +120,11 @@ class Buffer:
     def following(self) -> int:
         """The offset to be read next."""
         return self.messages[-1].offset + 1 if self.messages else max(self.position, self.begin)
+
+    @property
+    def arrival(self) -> datetime | None:
+        """When the first message arrived that is not taken in yet, if one was read."""
+        return datetime.fromtimestamp(self.messages[0].arrived_ms / 1000, UTC) if self.messages else None
 
     def add(self, messages: Sequence[Message], now: float) -> int | None:
         """Put messages behind those that are there. Gives the offset to read again from where some are lacking.

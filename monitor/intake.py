@@ -19,16 +19,20 @@ from typing import Protocol
 import structlog
 
 from monitor.batches import Batch, Buffer, Intent, Limits, read_intent
+from monitor.clock import SystemClock
 from monitor.ingest import Origin
 from monitor.metrics import Metrics
 from monitor.sources import Mark, Place, Source, SourceError
 
+PROGRESS_SECONDS = 5.0
+NOTHING_YET = datetime.fromtimestamp(0, UTC)
 IDLE_POLL_SECONDS = 0.2
 BUSY_POLL_SECONDS = 0.02
 SHORTEST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 STOP_SECONDS = 20.0
 """How long a batch that is being taken in is waited for at the end. It is replayed if that is not enough."""
+SYSTEM_CLOCK = SystemClock()
 log = structlog.get_logger()
 
 
@@ -44,6 +48,18 @@ class Taker(Protocol):
 
     def forget_batch(self, origin: Origin) -> None:
         """Remove what is there of a batch."""
+
+    def report_progress(self, progress: Sequence[Progress]) -> None:
+        """Hear how far each partition is. Must not take long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Everything that had arrived in a partition before ``complete_until`` is taken in."""
+
+    place: Place
+    log: str
+    complete_until: datetime
 
 
 @dataclass
@@ -74,6 +90,7 @@ class Intake:
         limits: Limits = Limits(),  # noqa: B008 - it is frozen
         executor: Executor | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = SYSTEM_CLOCK.now,
     ) -> None:
         self._source = source
         self._taker = taker
@@ -81,6 +98,8 @@ class Intake:
         self._limits = limits
         self._executor = executor or ThreadPoolExecutor(1, "intake")
         self._monotonic = monotonic
+        self._now = now
+        self._looked = -PROGRESS_SECONDS
         self._seen: int | None = None
         self._unsure = True
         self._buffers: dict[Place, Buffer] = {}
@@ -104,6 +123,9 @@ class Intake:
         if self._work is None:
             self._begin(now)
         self._hold_back()
+        if now - self._looked >= PROGRESS_SECONDS:
+            self._looked = now
+            self._look_ahead()
 
     def close(self) -> None:
         """Wait a while for the batch that is being taken in, commit what is done, and leave the group."""
@@ -249,15 +271,23 @@ class Intake:
         return Origin(source, str(batch.first), arrived, arrivals)
 
     def _hold_back(self) -> None:
-        """Read no more of what piles up; say how far behind each partition is."""
+        """Read no more of what piles up."""
         for place, buffer in self._buffers.items():
-            end = self._source.end(place)
-            if end is not None:
-                self._metrics.lag.labels(place.topic, str(place.partition)).set(end - buffer.position)
             if buffer.is_full(self._limits):
                 self._source.pause(place)
             else:
                 self._source.resume(place)
+
+    def _look_ahead(self) -> None:
+        """Say how far behind each partition is, and up to which time of arrival it is taken in."""
+        at = self._now()  # before the ends are asked for: what comes in between is not seen yet
+        progress = []
+        for place, end in self._source.ends(self._buffers).items():
+            buffer = self._buffers[place]
+            self._metrics.lag.labels(place.topic, str(place.partition)).set(max(0, end - buffer.position))
+            until = at if buffer.position >= end else buffer.arrival or NOTHING_YET
+            progress.append(Progress(place, self._source.identity(place), until))
+        self._taker.report_progress(progress)
 
 
 def run_intake(
@@ -266,12 +296,13 @@ def run_intake(
     metrics: Metrics,
     stopped: threading.Event,
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    now: Callable[[], datetime] = SYSTEM_CLOCK.now,
 ) -> None:
     """Read a source until told to stop; open it anew, with patience, whenever it fails."""
     pause = SHORTEST_PAUSE_SECONDS
     while not stopped.is_set():
         try:
-            intake = Intake(open_source(), taker, metrics, limits)
+            intake = Intake(open_source(), taker, metrics, limits, now=now)
         except SourceError as error:
             log.error("the source cannot be opened, trying again", reason=str(error), after_seconds=pause)
             metrics.source_up.set(0)

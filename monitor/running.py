@@ -22,6 +22,7 @@ from monitor.store import StoreBusyError
 
 NOTE = "service.json"
 PROBE_SECONDS = 60.0
+PROGRESS_SECONDS = 5.0
 REFRESH_MODELS_SECONDS = 10.0
 REFRESH_ALERTS_SECONDS = 60.0
 JUDGE_SECONDS = 15.0
@@ -78,7 +79,8 @@ def consuming(service: Service) -> Iterator[None]:
         return
     stopped = threading.Event()
     arguments = (lambda: open_kafka(spec), service, service.metrics, stopped)
-    thread = threading.Thread(target=run_intake, args=arguments, name="kafka", daemon=True)
+    named = {"now": service.clock.now}
+    thread = threading.Thread(target=run_intake, args=arguments, kwargs=named, name="kafka", daemon=True)
     thread.start()
     try:
         yield
@@ -91,6 +93,8 @@ def consuming(service: Service) -> Iterator[None]:
 def scheduled(service: Service, *, judge: bool) -> Iterator[Schedule]:
     """The scheduled jobs, as long as the context lasts."""
     schedule = Schedule(service.clock, service.metrics)
+    if service.config.sources.kafka is not None:
+        schedule.every(PROGRESS_SECONDS, "progress", service.write_progress)
     schedule.every(REFRESH_MODELS_SECONDS, "refresh_models", service.refresh_models)
     if judge:
         schedule.every(PROBE_SECONDS, "probe", service.probe)

@@ -30,6 +30,7 @@ from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
 from monitor.health import probe
 from monitor.ingest import Ingest, Origin, Receipt
+from monitor.intake import Progress
 from monitor.judge import Judge
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
@@ -60,6 +61,8 @@ class Service:
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
         self._failures: dict[Claim, int] = {}
+        self._progress: Sequence[Progress] = ()
+        self._followed = EPOCH + HOUR
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         config.store.path.mkdir(parents=True, exist_ok=True)
         self.store = open_store(config.store)
@@ -127,6 +130,23 @@ class Service:
         """Remove what is there of a batch."""
         self.ingest.forget(origin)
 
+    def report_progress(self, progress: Sequence[Progress]) -> None:
+        """Hear how far each partition of Kafka is taken in; ``write_progress`` tells the other processes."""
+        self._progress = progress
+
+    def write_progress(self, now: datetime) -> None:
+        """Keep how far Kafka is taken in, for whoever judges."""
+        progress, self._progress = self._progress, ()
+        if progress:
+            rows = {
+                "topic": [p.place.topic for p in progress],
+                "partition": pl.Series([p.place.partition for p in progress], dtype=pl.UInt32),
+                "log": [p.log for p in progress],
+                "complete_until": [p.complete_until for p in progress],
+                "written": [now] * len(progress),
+            }
+            self.store.insert("progress", pl.DataFrame(rows))
+
     @property
     def revision(self) -> str:
         """Names the part of the configuration that decides what becomes of an event."""
@@ -155,17 +175,22 @@ class Service:
     def judge_due(self, now: datetime) -> int:
         """Judge every window that has become due, oldest first, each once whoever else is judging; gives how many."""
         self.refresh_models(now)
+        seen = self._seen_until(now)
         judged = 0
         for model in self.registry.models():
             for kind in ("traffic", "labels"):
                 for length in model.spec.windows:
-                    judged += self._judge_in_order(model, kind, length, now, MOST_WINDOWS_A_TICK - judged)
+                    judged += self._judge_in_order(model, kind, length, now, seen, MOST_WINDOWS_A_TICK - judged)
         return judged
 
     def follow(self, now: datetime) -> None:
         """See whether actions had their effect, and which accused versions have gone."""
+        seen = self._seen_until(now)  # an effect that waits to be read in Kafka is not missing
+        if seen < self._followed:
+            return
+        self._followed = seen
         for model in self.registry.models():
-            self.desk.follow(now, _rules(model))
+            self.desk.follow(seen, _rules(model))
         self.metrics.open_incidents.set(len(self.ledger.open_incidents()))
 
     def deliver(self, now: datetime) -> int:
@@ -184,17 +209,27 @@ class Service:
         self.follow(now)
         self.deliver(now)
 
+    def _seen_until(self, now: datetime) -> datetime:
+        """Up to when all that arrived is taken in; later windows would be judged on a part of their events."""
+        kafka = self.config.sources.kafka
+        if kafka is None:
+            return now
+        progress: dict[str, datetime] = dict(self.store.query("progress").iter_rows())
+        return min(now, *(progress.get(topic, EPOCH) for topic in kafka.topics))
+
     def _send(self, request: Request) -> Answer:
         answer = send(request)
         if not answer.received:
             self.metrics.delivery_failures.inc()
         return answer
 
-    def _judge_in_order(self, model: Model, kind: str, length: timedelta, now: datetime, most: int) -> int:
+    def _judge_in_order(
+        self, model: Model, kind: str, length: timedelta, now: datetime, seen: datetime, most: int
+    ) -> int:
         """Judge the due windows of one kind and length, up to the first that somebody else has or that fails."""
         if model.since is None:
             return 0
-        ready = now - LATE_ALLOWANCE - (model.spec.label_delay if kind == "labels" else timedelta(0))
+        ready = seen - LATE_ALLOWANCE - (model.spec.label_delay if kind == "labels" else timedelta(0))
         name = f"{kind}:{int(length.total_seconds())}s"
         last = self.ledger.last_finished(model.environment, model.name, name)
         judged = 0

@@ -56,8 +56,8 @@ class Source(Protocol):
     def bounds(self, place: Place) -> tuple[int, int]:
         """The first offset that is still there, and the one that the next message will get."""
 
-    def end(self, place: Place) -> int | None:
-        """The offset that the next message will get, as last heard; asks nobody."""
+    def ends(self, places: Collection[Place]) -> Mapping[Place, int]:
+        """The offset that the next message of each partition will get."""
 
     def mark(self, place: Place) -> Mark | None:
         """What the group has committed."""

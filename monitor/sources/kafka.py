@@ -102,10 +102,10 @@ class Kafka:
             following: int = self._consumer.end_offsets([at])[at]
         return first, following
 
-    def end(self, place: Place) -> int | None:
-        """The offset that the next message will get, as last heard."""
-        end: int | None = self._consumer.highwater(_at(place))
-        return end
+    def ends(self, places: Collection[Place]) -> Mapping[Place, int]:
+        """The offset that the next message of each partition will get."""
+        with _refused("does not say what it has", self._spec):
+            return {_place(at): end for at, end in self._consumer.end_offsets([_at(p) for p in places]).items()}
 
     def mark(self, place: Place) -> Mark | None:
         """What the group has committed."""

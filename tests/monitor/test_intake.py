@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from fake_log import FakeLog, FakeSource, Later, Shelf
+from given import NOON
 
 from monitor.batches import Batch, Buffer, Intent, Limits, read_intent
 from monitor.intake import Intake
@@ -31,7 +33,9 @@ class Reader:
         self.worker = Later()
         self.source: FakeSource = log.join(deaf_to_seek=deaf_to_seek)
         self.metrics = Metrics()
-        self.intake = Intake(self.source, shelf, self.metrics, limits, self.worker, monotonic=lambda: 0.0)
+        self.intake = Intake(
+            self.source, shelf, self.metrics, limits, self.worker, monotonic=lambda: 0.0, now=lambda: NOON
+        )
 
     def step(self) -> None:
         self.intake.step()
@@ -185,6 +189,33 @@ def test_the_end_commits_what_is_done() -> None:
     reader.worker.run()
     reader.intake.close()
     assert log.marks[PLACE] == Mark(5, Intent("first").to_note())
+
+
+def test_progress_is_told_up_to_the_first_message_that_is_not_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = filled(2, messages=20), Shelf()
+    reader = Reader(log, shelf)
+    reader.step()
+    reader.step()
+    arrival = datetime.fromtimestamp(1_700_000_000, UTC)
+    assert {p.place.partition: p.complete_until for p in shelf.progress} == {0: arrival, 1: arrival}
+    reader.drain(log)
+    assert {p.complete_until for p in shelf.progress} == {NOON}
+    log.append(PLACE, b"one more")
+    for _ in range(2):
+        reader.step()
+    later = datetime.fromtimestamp(1_700_000_000.010, UTC)
+    assert {p.place.partition: p.complete_until for p in shelf.progress} == {0: later, 1: NOON}
+
+
+def test_a_partition_of_which_nothing_was_read_yet_holds_judging_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = filled(), Shelf()
+    reader = Reader(log, shelf)
+    reader.step()
+    reader.source.pause(PLACE)
+    reader.step()
+    assert {p.complete_until for p in shelf.progress} == {datetime.fromtimestamp(0, UTC)}
 
 
 def test_a_batch_is_closed_by_rows_size_or_age() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -11,8 +11,10 @@ from given import NOON, ServiceMaker, StillClock, ndjson, prediction
 
 from alerts.ledger import Claim
 from detectors.finding import Finding, Window
+from monitor.intake import Progress
 from monitor.judge import Judge
 from monitor.service import Service
+from monitor.sources import Place
 from monitor.store import StoreError
 
 HOUR = timedelta(hours=1)
@@ -136,3 +138,27 @@ def test_a_window_that_always_fails_is_an_error_and_holds_up_nobody_for_ever(
     assert {f["message"] for f in failed} == {"ZeroDivisionError: a detector's fault"}
     assert {start for start, detector in judged(service) if detector == "volume"} == {"13:00", "14:00"}
     assert service.ledger.timeline() == []
+
+
+def test_windows_wait_until_kafka_is_read_up_to_their_end(make_service: ServiceMaker, clock: StillClock) -> None:
+    kafka = {"bootstrap_servers": ["127.0.0.1:1"], "topics": ["scores", "labels"]}
+    service = make_service(models={"m": {"windows": ["1h"]}}, sources={"kafka": kafka})
+    clock.at = NOON
+    service.take(ndjson([prediction(n, NOON) for n in range(300)]), "http")
+    clock.at = NOON + timedelta(hours=5)
+
+    def read_until(topic: str, at: datetime, log: str = "first", partition: int = 0) -> None:
+        service.report_progress([Progress(Place(topic, partition), log, at)])
+        service.write_progress(clock.at)
+        clock.at += timedelta(milliseconds=1)
+
+    assert service.judge_due(clock.at) == 0
+    read_until("scores", clock.at)
+    assert service.judge_due(clock.at) == 0
+    read_until("labels", NOON + timedelta(hours=1, minutes=2))
+    assert service.judge_due(clock.at) == 1
+    read_until("labels", clock.at)
+    read_until("scores", NOON + timedelta(hours=2, minutes=2), partition=1)
+    assert service.judge_due(clock.at) == 1
+    read_until("scores", NOON + timedelta(hours=4, minutes=2), log="made anew")
+    assert service.judge_due(clock.at) == 2

@@ -16,7 +16,9 @@ from polars.testing import assert_frame_equal
 
 from detectors.finding import Window
 from monitor.config import ClickHouseSpec, Config
+from monitor.intake import Progress
 from monitor.service import Service
+from monitor.sources import Place
 from monitor.store import query_text
 from monitor.store.embedded import EmbeddedStore
 
@@ -52,6 +54,8 @@ def fill(service: Service) -> None:
     table = pl.DataFrame({"x": [float(i % 7) for i in range(500)], "c": ["a", "b"] * 250})
     service.register_reference("m", table, "train")
     service.take(ndjson([prediction(i, NOON - HOUR, version="2") for i in range(300, 400)]), SOURCE)
+    service.report_progress([Progress(Place("scores", 3), "a-log", NOON)])
+    service.write_progress(NOON)
     model = service.registry.get("production", "m")
     for measure in (service.judge.traffic, service.judge.labels):
         measure(model, Window("production", "m", NOON - 2 * HOUR, NOON), NOON)

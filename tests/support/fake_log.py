@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from monitor.ingest import Origin
+from monitor.intake import Progress
 from monitor.sources import Mark, Message, Place, SourceError
 
 
@@ -99,8 +100,8 @@ class FakeSource:
     def bounds(self, place: Place) -> tuple[int, int]:
         return self._log.first[place], self._log.end(place)
 
-    def end(self, place: Place) -> int | None:
-        return self._log.end(place)
+    def ends(self, places: Collection[Place]) -> Mapping[Place, int]:
+        return {place: self._log.end(place) for place in places}
 
     def mark(self, place: Place) -> Mark | None:
         return self._log.marks.get(place)
@@ -155,6 +156,10 @@ class Shelf:
         self.profiles: dict[tuple[str, str], int] = {}
         self.failures = 0
         self.die_between = False
+        self.progress: Sequence[Progress] = ()
+
+    def report_progress(self, progress: Sequence[Progress]) -> None:
+        self.progress = progress
 
     def take_batch(self, lines: Sequence[bytes], origin: Origin) -> None:
         if self.failures:
