@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
 from datetime import datetime
 from pathlib import Path
@@ -221,6 +223,26 @@ def demo(
     raise typer.Exit(run_demo(seed=seed, port=port, as_json=as_json, exit_at_end=exit_at_end))
 
 
+@app.command()
+def sample_fleet(
+    kafka: Annotated[str, typer.Option(help="The brokers, with commas between them.")],
+    topic: Annotated[str, typer.Option(help="The topic that Telltale reads.")],
+    api: Annotated[str, typer.Option(help="Where Telltale's API is.")],
+    key_file: Annotated[Path, typer.Option(help="A file with an API key of scope admin.")],
+    seed: Annotated[int, typer.Option(help="Another seed, another fault.")] = 1,
+) -> None:
+    """Play six pods that log to Kafka, with a fault upstream, to see a whole stack at work. Ends on SIGTERM."""
+    from monitor.clock import SystemClock
+    from monitor.demo.fleet import run_fleet
+    from monitor.logs import configure
+
+    configure()
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    run_fleet(kafka, topic, api, key_file, seed, SystemClock().now, stopped)
+
+
 def main() -> None:
     """The console script. No error may end in exit code 1, which says "drift" where files are compared."""
     try:
@@ -239,12 +261,13 @@ def _expected() -> tuple[type[Exception], ...]:
     from alerts.ledger import LedgerError
     from detectors.layout import LayoutError
     from monitor.config import ConfigError
+    from monitor.demo.fleet import FleetError
     from monitor.reference import TableError
     from monitor.registry import UnknownModelError
     from monitor.remote import RemoteError
     from monitor.store import StoreError
 
-    return (ConfigError, LayoutError, LedgerError, RemoteError, StoreError, TableError, UnknownModelError)
+    return (ConfigError, FleetError, LayoutError, LedgerError, RemoteError, StoreError, TableError, UnknownModelError)
 
 
 def _check_rooms() -> None:

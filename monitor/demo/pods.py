@@ -1,4 +1,4 @@
-"""The demo's serving pods: threads that score people with a real model and ship their logs over HTTP."""
+"""The demo's serving pods: they score people with a real model and log what they did."""
 
 from __future__ import annotations
 
@@ -53,35 +53,29 @@ class Shipper:
         self._connection.close()
 
 
-class Pod(threading.Thread):
-    """One server. It works through the steps it is given and keeps the truth of its predictions for later."""
+class Pod:
+    """One server: scores people, and keeps the truth of its predictions until it becomes known."""
 
     def __init__(
-        self, name: str, seed: int, url: str, plan: Plan, versions: Mapping[str, Guesser], spread: Mapping[str, float]
+        self, name: str, seed: int, plan: Plan, versions: Mapping[str, Guesser], spread: Mapping[str, float]
     ) -> None:
-        super().__init__(name=name, daemon=True)
+        self.name = name
         self.version = "1"
-        self.steps: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
-        self.done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        self.labels: list[Row] = []
+        self._waiting: list[Row] = []
         self._rng = np.random.default_rng([seed, 3, SERVERS.index(name)])
-        self._shipper = Shipper(url)
         self._plan = plan
         self._versions = versions
         self._spread = spread
 
-    def run(self) -> None:
-        """Work until there is no next step."""
-        while (step := self.steps.get()) is not None:
-            try:
-                self._serve(step)
-                self.done.put(None)
-            except Exception as error:  # noqa: BLE001 - handed to the conductor, who stops the demo with it
-                self.done.put(error)
-        self._shipper.close()
+    def labels(self, until: datetime) -> list[Row]:
+        """The labels that have become known by a time, each given once."""
+        known = [label for label in self._waiting if label["timestamp"] <= until.timestamp()]
+        self._waiting = [label for label in self._waiting if label["timestamp"] > until.timestamp()]
+        return known
 
-    def _serve(self, step: Step) -> None:
-        table = people(self._rng, ROWS_PER_STEP)
+    def serve(self, step: Step, rows: int = ROWS_PER_STEP) -> list[Row]:
+        """The predictions of one step, in order of time."""
+        table = people(self._rng, rows)
         truth = pays_back(self._rng, table)
         if step.upstream_broken:
             table = upstream_change(table, self._plan, self._spread, self._rng)
@@ -108,7 +102,7 @@ class Pod(threading.Thread):
                     "latency_ms": float(latencies[i]),
                 }
             )
-            self.labels.append(
+            self._waiting.append(
                 {
                     "type": "label",
                     "model": MODEL,
@@ -117,20 +111,47 @@ class Pod(threading.Thread):
                     "timestamp": (at + timedelta(hours=float(waits[i]))).timestamp(),
                 }
             )
-        self._shipper.send(events)
+        return events
+
+
+def make_pods(seed: int, plan: Plan, versions: Mapping[str, Guesser], training: pl.DataFrame) -> list[Pod]:
+    """The fleet, all on version 1."""
+    spread = {n: float(training[n].std()) for n in training.columns if training[n].dtype.is_numeric()}  # type: ignore[arg-type]  # numeric columns only
+    return [Pod(name, seed, plan, versions, spread) for name in SERVERS]
+
+
+class Worker(threading.Thread):
+    """Lets one pod work through the steps it is given, and ships its log."""
+
+    def __init__(self, pod: Pod, url: str) -> None:
+        super().__init__(name=pod.name, daemon=True)
+        self.steps: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self._pod = pod
+        self._shipper = Shipper(url)
+
+    def run(self) -> None:
+        """Work until there is no next step."""
+        while (step := self.steps.get()) is not None:
+            try:
+                self._shipper.send(self._pod.serve(step))
+                self.done.put(None)
+            except Exception as error:  # noqa: BLE001 - handed to the conductor, who stops the demo with it
+                self.done.put(error)
+        self._shipper.close()
 
 
 class Pods:
-    """The fleet."""
+    """The fleet, each pod on a thread of its own, shipping over HTTP."""
 
     def __init__(
         self, seed: int, url: str, plan: Plan, versions: Mapping[str, Guesser], training: pl.DataFrame
     ) -> None:
-        spread = {n: float(training[n].std()) for n in training.columns if training[n].dtype.is_numeric()}  # type: ignore[arg-type]  # numeric columns only
-        self._pods = {name: Pod(name, seed, url, plan, versions, spread) for name in SERVERS}
+        self._pods = {pod.name: pod for pod in make_pods(seed, plan, versions, training)}
+        self._workers = [Worker(pod, url) for pod in self._pods.values()]
         self._labels = Shipper(url)
-        for pod in self._pods.values():
-            pod.start()
+        for worker in self._workers:
+            worker.start()
 
     def deploy(self, version: str, servers: Sequence[str]) -> None:
         """Put a version on some servers; they serve it from the next step on."""
@@ -143,24 +164,21 @@ class Pods:
 
     def serve(self, step: Step) -> None:
         """Let all pods work through a step at once, and the labels that became known in it come in."""
-        for pod in self._pods.values():
-            pod.steps.put(step)
-        errors = [error for pod in self._pods.values() if (error := pod.done.get()) is not None]
+        for worker in self._workers:
+            worker.steps.put(step)
+        errors = [error for worker in self._workers if (error := worker.done.get()) is not None]
         if errors:
             raise errors[0]
-        until = step.end.timestamp()
-        known = [label for pod in self._pods.values() for label in pod.labels if label["timestamp"] <= until]
+        known = [label for pod in self._pods.values() for label in pod.labels(step.end)]
         if known:
             self._labels.send(known)
-            for pod in self._pods.values():
-                pod.labels = [label for label in pod.labels if label["timestamp"] > until]
 
     def stop(self) -> None:
         """End the threads."""
-        for pod in self._pods.values():
-            pod.steps.put(None)
-        for pod in self._pods.values():
-            pod.join(timeout=10)
+        for worker in self._workers:
+            worker.steps.put(None)
+        for worker in self._workers:
+            worker.join(timeout=10)
         self._labels.close()
 
 
