@@ -44,5 +44,9 @@ bench: .venv/dev.stamp  ## speed and memory, a table on standard output
 report-extra: requirements/report.txt .venv/base.stamp  ## evidently, for the drill-down reports
 	@$(PIP) --require-hashes -r requirements/report.txt
 
+.PHONY: secrets
+secrets:  ## make what docker-compose.yml needs in deploy/secrets/
+	@deploy/make-secrets
+
 clean:  ## remove the environment and what the demo wrote
 	rm -rf .venv .demo .cache .mypy_cache .ruff_cache .pytest_cache

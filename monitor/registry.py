@@ -109,27 +109,26 @@ class Registry:
         with self._lock:
             self._load(now)
 
-    def learn(self, environment: str, name: str, events: Sequence[Fields], now: datetime) -> Model:
+    def learn(self, environment: str, name: str, events: Sequence[Fields], arrived: datetime) -> Model:
         """The model of some prediction events; an undeclared one is registered, and its features are inferred.
 
         Inferred features can grow until the layout is made.
         """
         with self._lock:
             if self._config.store.clickhouse and (environment, name) not in self._models:
-                self._load(now)  # another process may know it
-            model = self._models.get((environment, name))
+                self._load(arrived)  # another process may know it
             declared = self._config.models.get(name)
-            grows = declared is None or not declared.features
-            if model is not None and (model.layout is not None or not grows):
-                return model
-            if model is None:
-                model = Model(environment, name, declared or _inferred(events), since=now)
-            if grows:
+            model = self._models.get((environment, name)) or Model(environment, name, declared or _inferred(events))
+            if model.layout is None and (declared is None or not declared.features):
                 known = {n: f.kind for n, f in model.spec.features.items()}
                 kinds = infer_features([e["features"] for e in events], known)
                 if len(kinds) > len(known):
                     model = replace(model, spec=with_features(model.spec, kinds))
-            return self._keep(model, now)
+            if model.since is None or arrived < model.since:
+                row = {"environment": [environment], "model": [name], "arrived": [arrived]}
+                self._store.insert("sightings", pl.DataFrame(row))
+                model = replace(model, since=arrived)
+            return self._keep(model, arrived)
 
     def save_layout(self, model: Model, layout: Layout, now: datetime) -> Model:
         """Keep the model's layout, for ever. If it has one already, that one stays."""
@@ -168,7 +167,6 @@ class Registry:
 
     def _keep(self, model: Model, now: datetime) -> Model:
         key = (model.environment, model.name)
-        model = model if model.since else replace(model, since=now)
         if (*key, model.schema_id) not in self._schemas:
             row = {
                 "environment": [model.environment],
@@ -193,11 +191,13 @@ class Registry:
     def _load(self, now: datetime) -> None:
         known = self._store.select("SELECT DISTINCT environment, model, schema_id FROM schemas")
         self._schemas = set(known.iter_rows())
+        sightings = self._store.query("first_sightings").iter_rows()
+        since = {(environment, name): arrived for environment, name, arrived in sightings}
         seen: dict[tuple[str, str], Model] = {}
         for row in self._store.query("known_schemas").iter_rows(named=True):
             key = (row["environment"], row["model"])
             declared = self._config.models.get(row["model"])
-            model = seen.get(key) or Model(*key, declared or _of_task(row["task"]), since=row["added"])
+            model = seen.get(key) or Model(*key, declared or _of_task(row["task"]), since=since.get(key))
             if declared is None or not declared.features:  # several processes may each have seen some of the features
                 kinds = {n: f.kind for n, f in model.spec.features.items()}
                 for names, kind in ((row["num_names"], Kind.NUMERIC), (row["cat_names"], Kind.CATEGORICAL)):
