@@ -103,6 +103,8 @@ class Buffer:
         Last offset of a batch that was begun by somebody and may be taken in already; it must be formed again exactly.
     amended
         That batch would not become the same rows again, so what is there of it must be removed first.
+    complete_until
+        All that arrived before this is taken in, as far as was known when something was last taken in.
     """
 
     place: Place
@@ -110,6 +112,7 @@ class Buffer:
     begin: int = 0
     pending: int | None = None
     amended: bool = False
+    complete_until: datetime | None = None
     messages: deque[Message] = field(default_factory=deque)
     rows: int = 0
     size: int = 0
@@ -121,10 +124,13 @@ class Buffer:
         """The offset to be read next."""
         return self.messages[-1].offset + 1 if self.messages else max(self.position, self.begin)
 
-    @property
-    def arrival(self) -> datetime | None:
-        """When the first message arrived that is not taken in yet, if one was read."""
-        return datetime.fromtimestamp(self.messages[0].arrived_ms / 1000, UTC) if self.messages else None
+    def look(self, end: int, at: datetime) -> datetime | None:
+        """Up to when all is taken in, given where the log ended at a time. None while nothing is known."""
+        if self.position >= end:
+            self.complete_until = at
+        elif self.messages:
+            self.complete_until = _arrival(self.messages[0])
+        return self.complete_until
 
     def add(self, messages: Sequence[Message], now: float) -> int | None:
         """Put messages behind those that are there. Gives the offset to read again from where some are lacking.
@@ -174,8 +180,13 @@ class Buffer:
         """The batch is taken in."""
         while self.messages and self.messages[0].offset <= batch.last:
             message = self.messages.popleft()
+            self.complete_until = _arrival(message)
             self.rows -= len(message.lines)
             self.size -= message.size
         self.position = batch.last + 1
         self.pending = None
         self.since = now
+
+
+def _arrival(message: Message) -> datetime:
+    return datetime.fromtimestamp(message.arrived_ms / 1000, UTC)

@@ -8,6 +8,7 @@ A member that has lost its partitions cannot commit, so it cannot begin a batch.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -285,7 +286,7 @@ class Intake:
         for place, end in self._source.ends(self._buffers).items():
             buffer = self._buffers[place]
             self._metrics.lag.labels(place.topic, str(place.partition)).set(max(0, end - buffer.position))
-            until = at if buffer.position >= end else buffer.arrival or NOTHING_YET
+            until = buffer.look(end, at) or NOTHING_YET
             progress.append(Progress(place, self._source.identity(place), until))
         self._taker.report_progress(progress)
 
@@ -298,26 +299,18 @@ def run_intake(
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
     now: Callable[[], datetime] = SYSTEM_CLOCK.now,
 ) -> None:
-    """Read a source until told to stop; open it anew, with patience, whenever it fails."""
+    """Read a source until told to stop; open it anew, with patience, whenever anything fails."""
     pause = SHORTEST_PAUSE_SECONDS
     while not stopped.is_set():
         try:
-            intake = Intake(open_source(), taker, metrics, limits, now=now)
-        except SourceError as error:
-            log.error("the source cannot be opened, trying again", reason=str(error), after_seconds=pause)
+            with contextlib.closing(Intake(open_source(), taker, metrics, limits, now=now)) as intake:
+                metrics.source_up.set(1)
+                while not stopped.is_set():
+                    intake.step()
+                    pause = SHORTEST_PAUSE_SECONDS
+        except Exception as error:  # noqa: BLE001 - without this thread nothing would be read any more
             metrics.source_up.set(0)
+            reason = str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
+            log.error("the source failed, opening it anew", reason=reason, after_seconds=pause)
             stopped.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            continue
-        try:
-            metrics.source_up.set(1)
-            while not stopped.is_set():
-                intake.step()
-                pause = SHORTEST_PAUSE_SECONDS
-        except SourceError as error:
-            log.error("the source failed, opening it anew", reason=str(error), after_seconds=pause)
-            metrics.source_up.set(0)
-            stopped.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        finally:
-            intake.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -12,9 +13,9 @@ from fake_log import FakeLog, FakeSource, Later, Shelf
 from given import NOON
 
 from monitor.batches import Batch, Buffer, Intent, Limits, read_intent
-from monitor.intake import Intake
+from monitor.intake import Intake, run_intake
 from monitor.metrics import Metrics
-from monitor.sources import Mark, Message, Place
+from monitor.sources import Mark, Message, Place, SourceError
 
 PLACE = Place("t", 0)
 METRIC = "telltale_kafka_"
@@ -206,6 +207,51 @@ def test_progress_is_told_up_to_the_first_message_that_is_not_taken_in(monkeypat
         reader.step()
     later = datetime.fromtimestamp(1_700_000_000.010, UTC)
     assert {p.place.partition: p.complete_until for p in shelf.progress} == {0: later, 1: NOON}
+
+
+def test_progress_does_not_fall_back_while_new_messages_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = filled(messages=5), Shelf()
+    reader = Reader(log, shelf)
+    reader.step()
+    reader.step()
+    reader.source.pause(PLACE)
+    monkeypatch.setattr(reader.source, "resume", lambda _: None)
+    for n in range(5, 9):
+        log.append(PLACE, b"%d" % n)
+    reader.worker.run()
+    reader.step()
+    assert {p.complete_until for p in shelf.progress} == {datetime.fromtimestamp(1_700_000_000.004, UTC)}
+
+
+def test_whatever_a_source_does_it_is_opened_anew() -> None:
+    log, shelf = filled(), Shelf()
+    failures = [SourceError("not there"), ValueError("a bug"), None, None]
+    stopped = threading.Event()
+
+    class Odd(FakeSource):
+        def poll(self, seconds: float) -> Mapping[Place, Sequence[Message]]:
+            if failures:
+                raise RuntimeError("another bug")
+            if log.marks and log.marks[PLACE].offset == log.end(PLACE):
+                stopped.set()
+            return super().poll(seconds)
+
+        def close(self) -> None:
+            super().close()
+            if failures:
+                raise SourceError("left in disorder")
+
+    def open_source() -> Odd:
+        if failures and (failure := failures.pop(0)) is not None:
+            raise failure
+        source = Odd(log)
+        log.members.append(source)
+        log.rebalance()
+        return source
+
+    run_intake(open_source, shelf, Metrics(), stopped, SMALL)
+    assert Counter(shelf.rows.values()) == everything(log)
 
 
 def test_a_partition_of_which_nothing_was_read_yet_holds_judging_up(monkeypatch: pytest.MonkeyPatch) -> None:
