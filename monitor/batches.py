@@ -69,6 +69,8 @@ class Batch:
 
     again
         It was begun before, by somebody who may not have ended it.
+    log
+        Identity of the log under which it was begun then; None where it is begun now.
     amended
         What is there of it must be removed first.
     """
@@ -78,6 +80,7 @@ class Batch:
     last: int
     messages: Sequence[Message]
     again: bool = False
+    log: str | None = None
     amended: bool = False
 
     @property
@@ -100,7 +103,8 @@ class Buffer:
     begin
         The first offset that is still in the log; what is between it and the position was deleted unread.
     pending
-        Last offset of a batch that was begun by somebody and may be taken in already; it must be formed again exactly.
+        Last offset of a batch that was begun by somebody and may be taken in already; it must be formed again exactly,
+        under the same name: ``pending_log`` is the log's identity in it.
     amended
         That batch would not become the same rows again, so what is there of it must be removed first.
     complete_until
@@ -111,6 +115,7 @@ class Buffer:
     position: int
     begin: int = 0
     pending: int | None = None
+    pending_log: str | None = None
     amended: bool = False
     complete_until: datetime | None = None
     messages: deque[Message] = field(default_factory=deque)
@@ -124,8 +129,13 @@ class Buffer:
         """The offset to be read next."""
         return self.messages[-1].offset + 1 if self.messages else max(self.position, self.begin)
 
-    def look(self, end: int, at: datetime) -> datetime | None:
-        """Up to when all is taken in, given where the log ended at a time. None while nothing is known."""
+    def look(self, read_to: int, end: int, at: datetime) -> datetime | None:
+        """Up to when all is taken in, given how far was read and where the log ended at a time. None: not known yet.
+
+        What was read and gave no message (the ends of transactions, for example) needs no taking in.
+        """
+        if not self.messages and self.pending is None:
+            self.position = max(self.position, read_to)
         if self.position >= end:
             self.complete_until = at
         elif self.messages:
@@ -151,17 +161,26 @@ class Buffer:
             self.size += message.size
         return None
 
+    @property
+    def is_short(self) -> bool:
+        """Whether a part of the batch that must be formed again is not read yet."""
+        return self.pending is not None and self.following <= self.pending
+
     def is_full(self, limits: Limits) -> bool:
         """Whether it holds more than the batch that is being taken in and the next one need."""
+        if self.is_short:
+            return False
         return self.rows >= 2 * limits.rows or self.size >= 2 * limits.size
 
     def next_batch(self, limits: Limits, now: float) -> Batch | None:
         """The next batch, if there is one to be closed. It stays in the buffer until ``drop``."""
         if self.pending is not None:
-            if self.following <= self.pending:
+            if self.is_short:
                 return None
             whole = [m for m in self.messages if m.offset <= self.pending]
-            return Batch(self.place, self.position, self.pending, whole, again=True, amended=self.amended)
+            return Batch(
+                self.place, self.position, self.pending, whole, again=True, log=self.pending_log, amended=self.amended
+            )
         if not self.messages:
             return None
         rows = size = 0

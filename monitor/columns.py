@@ -159,7 +159,8 @@ def redact(events: Sequence[Fields], spec: ModelSpec) -> None:
     key = read_secret(privacy.hash_key_env, privacy.hash_key_file).encode() if privacy.hash else b""
     for event in events:
         beside = {n: event[n] for n in PRIVATE_FIELDS if n in event}
-        for holder in (beside, event.get("features") or {}, event.get("segments") or {}):
+        holders = (beside, event.get("features"), event.get("segments"))
+        for holder in (h for h in holders if isinstance(h, dict)):  # in a label they may be anything
             for name in privacy.drop:
                 holder.pop(name, None)
             for name in privacy.hash:

@@ -26,6 +26,8 @@ from monitor.metrics import Metrics
 from monitor.sources import Mark, Place, Source, SourceError
 
 PROGRESS_SECONDS = 5.0
+MOST_BATCHES_HELD = 8
+"""So many batches' bytes may wait in memory, over all partitions."""
 NOTHING_YET = datetime.fromtimestamp(0, UTC)
 IDLE_POLL_SECONDS = 0.2
 BUSY_POLL_SECONDS = 0.02
@@ -161,6 +163,7 @@ class Intake:
             self._work = None
         self._buffers.clear()
         self._marked.clear()
+        self._metrics.lag.clear()
         for place in sorted(self._source.assignment()):
             self._buffers[place] = buffer = self._buffer_at_mark(place)
             self._source.seek(place, buffer.following)
@@ -174,7 +177,7 @@ class Intake:
         if mark is None:
             return Buffer(place, first)
         intent = read_intent(mark.note)
-        if intent is not None and intent.log != identity:
+        if intent is not None and "" not in (intent.log, identity) and intent.log != identity:
             log.warning("the topic was made anew, reading from its beginning", place=str(place))
             return Buffer(place, first)
         if mark.offset > following:
@@ -185,9 +188,9 @@ class Intake:
             self._metrics.lost_offsets.inc(lost)
             log.error("messages were deleted before they were read", place=str(place), offset=mark.offset, lost=lost)
         if intent is None or intent.end is None or not first <= intent.end < following:
-            return Buffer(place, mark.offset, first)
+            return Buffer(place, max(mark.offset, first))
         amended = first > mark.offset or intent.revision != self._taker.revision
-        return Buffer(place, mark.offset, first, intent.end, amended)
+        return Buffer(place, mark.offset, first, intent.end, intent.log, amended)
 
     # Batches
 
@@ -198,7 +201,7 @@ class Intake:
             if batch is None:
                 continue
             self._buffers[place] = self._buffers.pop(place)  # it is the others' turn next time
-            intent = Intent(self._source.identity(place), batch.last, self._taker.revision)
+            intent = Intent(self._log_of(batch), batch.last, self._taker.revision)
             if self._commit({place: Mark(batch.first, intent.to_note())}):
                 self._marked[place] = batch.first
                 self._work = _Work(batch)
@@ -260,21 +263,26 @@ class Intake:
             self._source.commit(marks)
         except SourceError as error:
             log.warning("commit refused, looking where we are", reason=str(error))
+            self._metrics.source_up.set(0)
             self._unsure = True
             return False
         return True
 
     def _origin(self, batch: Batch) -> Origin:
         place = batch.place
-        source = f"kafka/{place.topic}/{place.partition}/{self._source.identity(place)}"
+        source = f"kafka/{place.topic}/{place.partition}/{self._log_of(batch)}"
         arrivals = batch.arrivals
         arrived = datetime.fromtimestamp(max(arrivals, default=0.0), UTC)
         return Origin(source, str(batch.first), arrived, arrivals)
 
+    def _log_of(self, batch: Batch) -> str:
+        return self._source.identity(batch.place) if batch.log is None else batch.log
+
     def _hold_back(self) -> None:
-        """Read no more of what piles up."""
+        """Read no more of what piles up, in one partition or in all."""
+        all_full = sum(b.size for b in self._buffers.values()) >= MOST_BATCHES_HELD * self._limits.size
         for place, buffer in self._buffers.items():
-            if buffer.is_full(self._limits):
+            if buffer.is_full(self._limits) or (all_full and not buffer.is_short):
                 self._source.pause(place)
             else:
                 self._source.resume(place)
@@ -282,13 +290,21 @@ class Intake:
     def _look_ahead(self) -> None:
         """Say how far behind each partition is, and up to which time of arrival it is taken in."""
         at = self._now()  # before the ends are asked for: what comes in between is not seen yet
+        try:
+            ends = self._source.ends(self._buffers)
+            read_to = {place: self._source.position(place) for place in ends}
+        except SourceError as error:  # the source connects anew by itself
+            log.warning("it is not known how far the log goes", reason=str(error))
+            self._metrics.source_up.set(0)
+            return
         progress = []
-        for place, end in self._source.ends(self._buffers).items():
+        for place, end in ends.items():
             buffer = self._buffers[place]
+            until = buffer.look(read_to[place], end, at) or NOTHING_YET
             self._metrics.lag.labels(place.topic, str(place.partition)).set(max(0, end - buffer.position))
-            until = buffer.look(end, at) or NOTHING_YET
             progress.append(Progress(place, self._source.identity(place), until))
         self._taker.report_progress(progress)
+        self._metrics.source_up.set(1)
 
 
 def run_intake(

@@ -97,6 +97,8 @@ class Judge:
                 return model, ""
             if model.layout is None:
                 model = self.references.layout_from_rows(model, now)
+            if model.references:  # another process has registered one meanwhile
+                return model, ""
         except LayoutError as error:
             return model, str(error)
         return model, "the model has no reference yet: register one, or name a past window in the configuration"

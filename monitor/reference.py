@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import structlog
 
+from alerts.ledger import LedgerError
 from detectors.layout import Column, FeatureCells, Kind, Layout, LayoutError, fit_layout
 from monitor.columns import (
     LATENCY,
@@ -141,7 +142,7 @@ class References:
         if self._rows[key] >= max(FIRST_ROWS, model.spec.minimum_rows):
             try:
                 self.layout_from_rows(model, now)
-            except LayoutError as error:  # the rows are kept; more of them, or declared levels, will do
+            except (LayoutError, LedgerError) as error:  # the rows are kept; later, or with more of them, it will do
                 log.warning("no layout yet", model=model.name, reason=str(error))
                 self._rows[key] = 0
 
@@ -195,7 +196,7 @@ class References:
         asked = {"environment": model.environment, "model": model.name}
         batches = self._store.query("unplaced", **asked, start=start, end=end, layout_id=_layout(model).id)
         for source, batch, events in batches.iter_rows():
-            rows = self._store.query("batch_rows", **asked, source=source, batch=batch)
+            rows = self._store.query("batch_rows", **asked, source=source, batch=batch, start=start, end=end)
             if rows.height < events:
                 log.warning("events without cells, and without all their rows", model=model.name, batch=batch)
                 continue

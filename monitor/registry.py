@@ -5,6 +5,7 @@ It is kept in the store, where the other processes of a service see it, and cach
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -204,18 +205,18 @@ class Registry:
                     kinds |= {n: kind for n in names if n not in kinds}
                 model = replace(model, spec=with_features(model.spec, kinds))
             seen[key] = model
-        self._models.update(seen)
         for row in self._store.query("first_layouts").iter_rows(named=True):
             key = (row["environment"], row["model"])
-            if key in self._models:
-                self._models[key] = replace(self._models[key], layout=Layout.from_json(row["cells"]))
+            if key in seen:
+                seen[key] = replace(seen[key], layout=_layout(row["cells"]))
         for row in self._store.query("latest_references").iter_rows(named=True):
             key = (row["environment"], row["model"])
-            compared = self._models.get(key)
+            compared = seen.get(key)
             if compared is not None and compared.layout is not None and compared.layout.id == row["layout_id"]:
                 reference = Reference(row["name"], row["version"], np.array(row["counts"], np.int64))
                 references = {**compared.references, reference.version: reference}
-                self._models[key] = replace(compared, references=references)
+                seen[key] = replace(compared, references=references)
+        self._models.update(seen)  # at once: a model without its layout would be taken for a new one
         for model in list(self._models.values()):
             _check_kinds(model)
             self._keep(model, now)  # the configuration may name other features than it did
@@ -241,6 +242,11 @@ class Registry:
             "SETTINGS prefer_column_name_to_alias = 1"
         )
         self._store.execute(f"CREATE OR REPLACE VIEW {quoted(view_name(model))} AS {rows}")
+
+
+@functools.lru_cache(4096)
+def _layout(cells: str) -> Layout:
+    return Layout.from_json(cells)
 
 
 def _check_kinds(model: Model) -> None:

@@ -27,7 +27,7 @@ class Schedule:
         # The library's defaults skip a run that is a second late, silently; here a late run is still made, once.
         defaults = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(4)}, job_defaults=defaults, timezone=UTC
+            executors={"default": ThreadPoolExecutor(8)}, job_defaults=defaults, timezone=UTC
         )
         self._scheduler.add_listener(self._failed, EVENT_JOB_ERROR)
         self._scheduler.add_listener(self._missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)

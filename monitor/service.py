@@ -38,7 +38,7 @@ from monitor.registry import Model, Registry, view_name
 from monitor.secrets import read_secret
 from monitor.store import StoreError, migrate
 from monitor.store.opening import open_store
-from monitor.windows import EPOCH, LATE_ALLOWANCE, due
+from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor
 
 LEASE = timedelta(minutes=10)
 HOUR = timedelta(hours=1)
@@ -174,8 +174,8 @@ class Service:
 
     def judge_due(self, now: datetime) -> int:
         """Judge every window that has become due, oldest first, each once whoever else is judging; gives how many."""
-        self.refresh_models(now)
         seen = self._seen_until(now)
+        self.refresh_models(now)  # in this order: what is told to be taken in has its models told before
         judged = 0
         for model in self.registry.models():
             for kind in ("traffic", "labels"):
@@ -233,17 +233,18 @@ class Service:
         name = f"{kind}:{int(length.total_seconds())}s"
         last = self.ledger.last_finished(model.environment, model.name, name)
         judged = 0
-        for start, end in due(last or model.since, length, ready):
+        since = last or model.since
+        for start, end in due(since, length, ready):
             window = Window(model.environment, model.name, start, end)
-            if judged >= most or not self._judge_one(window, kind, name, now):
+            if judged >= most or not self._judge_one(window, kind, name, now, floor(since, length)):
                 break
             judged += 1
         return judged
 
-    def _judge_one(self, window: Window, kind: str, name: str, now: datetime) -> bool:
+    def _judge_one(self, window: Window, kind: str, name: str, now: datetime, first: datetime) -> bool:
         """Judge a window, unless somebody else does. A failure is tried again at the next tick, but not for ever."""
         claim = Claim(window.environment, window.model, name, window.start, window.end, self._owner)
-        if not self.ledger.claim(claim, now, LEASE):
+        if not self.ledger.claim(claim, now, LEASE, first):
             return False
         model = self.registry.get(window.environment, window.model)
         started = time.perf_counter()
@@ -385,6 +386,8 @@ class Service:
                 "owner": m.spec.owner,
                 "features": {n: str(f.kind) for n, f in m.spec.features.items()},
                 "segments": list(m.spec.segments),
+                "label_delay_seconds": int(m.spec.label_delay.total_seconds()),
+                "windows_seconds": [int(w.total_seconds()) for w in m.spec.windows],
                 "references": sorted(r.name for r in m.references.values()),
                 "layout": m.layout.id if m.layout else None,
             }

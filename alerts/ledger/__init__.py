@@ -22,6 +22,7 @@ from alerts.ledger.records import (
     UnknownActionError,
     WrongTokenError,
 )
+from alerts.ledger.schema import EPOCH
 
 __all__ = [
     "BadCallbackError",
@@ -86,10 +87,10 @@ class Ledger:
         with self.reading() as book:
             return book.actions(environment, model)
 
-    def claim(self, claim: Claim, now: datetime, lease: timedelta) -> bool:
+    def claim(self, claim: Claim, now: datetime, lease: timedelta, first: datetime = EPOCH) -> bool:
         """Whether a window may be judged until the lease ends; see ``claim_evaluation``. ``Book.finish`` ends it."""
         with self.writing() as book:
-            return claim_evaluation(book.connection, claim, now, lease)
+            return claim_evaluation(book.connection, claim, now, lease, first)
 
     def release(self, claim: Claim) -> None:
         """The window could not be judged; see ``release_evaluation``."""

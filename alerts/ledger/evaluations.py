@@ -11,11 +11,14 @@ from alerts.ledger.records import Claim
 from alerts.ledger.schema import EPOCH, evaluations
 
 
-def claim_evaluation(connection: Connection, claim: Claim, now: datetime, lease: timedelta) -> bool:
+def claim_evaluation(
+    connection: Connection, claim: Claim, now: datetime, lease: timedelta, first: datetime = EPOCH
+) -> bool:
     """Whether the claim is granted until the lease ends.
 
     Never for a finished window, nor while another's lease lasts, nor before the earlier windows that were claimed are
-    finished: the state of an incident depends on the order.
+    finished: the state of an incident depends on the order. ``first`` is the start of the first window that is still
+    to be judged; unfinished ones before it, of a store that was lost, are nobody's any more.
     """
     key = {"environment": claim.environment, "model": claim.model, "kind": claim.kind, "start": claim.start}
     insert_if_absent(connection, evaluations, key | {"end": claim.end, "owner": "", "lease_until": EPOCH})
@@ -23,6 +26,7 @@ def claim_evaluation(connection: Connection, claim: Claim, now: datetime, lease:
     must_wait = exists().where(
         *_kind(earlier, claim.environment, claim.model, claim.kind),
         earlier.c.start < claim.start,
+        earlier.c.start >= first,
         earlier.c.finished_at.is_(None),
     )
     free = (evaluations.c.finished_at.is_(None), evaluations.c.lease_until <= now, ~must_wait)

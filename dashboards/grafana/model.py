@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from dashboards.grafana.overview import CHANGE_COLUMNS, CHANGES, CHANGES_TEXT, SHARE_OF_ERRORS
@@ -35,6 +36,7 @@ INTERVAL_STYLE = {
     ],
 }
 SEVERITY_TEXT = "An effect over its tolerance: below 1 it is too small to matter, however sure it is."
+EVER_SEEN = "that ever had live traffic; the latest thousand."
 TWELVE = "The twelve with the largest values are shown."
 
 
@@ -47,17 +49,19 @@ def model_dashboard(model: Row, page_url: str = "") -> Json:
     owner = f" Owner: {model['owner']}." if model.get("owner") else ""
     text = f"Model {name} in environment {environment}, {model['task']}.{owner}"
     marks = moments("Releases", query("release_marks", scope=this))
-    return dashboard(uid(environment, name), title, text, panels, _variables(this), marks, page_url)
+    return dashboard(uid(environment, name), title, text, panels, _variables(this), marks, page_url, _hours(model))
+
+
+def _hours(model: Row) -> int:
+    """A day, and as much more as the newest window of labels lies behind."""
+    behind = int(model.get("label_delay_seconds", 0)) + max(model.get("windows_seconds") or [0])
+    return 24 + math.ceil(behind / 3600)
 
 
 def _variables(this: str) -> list[Json]:
     return [
-        variable(
-            "version", "Version", "Versions with traffic in this time.", query("served", scope=this, column="version")
-        ),
-        variable(
-            "server", "Server", "Servers with traffic in this time.", query("served", scope=this, column="server")
-        ),
+        variable("version", "Version", f"Versions {EVER_SEEN}", query("served", scope=this, column="version")),
+        variable("server", "Server", f"Servers {EVER_SEEN}", query("served", scope=this, column="server")),
         variable("feature", "Feature", "Inputs, and the model's outputs with an @.", query("features", model=this)),
         variable(
             "window",
@@ -106,8 +110,9 @@ def _traffic(this: str, model: Row) -> Iterator[Json]:
         )
     yield table(
         "Versions on servers",
-        "Every version that a server showed in this time. It serves if nothing else followed it there.",
-        query("places", scope=served, shown="true"),
+        "Every version that a server showed in this time. It serves if nothing else followed it there and it was seen "
+        "in the last hour before the end of this time.",
+        query("places", scope=f"{this} AND {SERVER}", shown=VERSION),
     )
     yield table("Releases", "What people or pipelines said was released.", query("releases", scope=this))
 
@@ -172,7 +177,7 @@ def _outcomes(this: str, task: str) -> list[Json]:
         heading("Outcomes"),
         time_series(
             "Accuracy, by version" if classifies else "Mean absolute error, by version",
-            "Of the predictions whose label came in time, with its 95 % interval (dashed).",
+            "Of the predictions whose label came in time, with its 95 % interval (dashed), at the end of their window.",
             measured,
             interval,
             share=classifies,

@@ -21,8 +21,8 @@ from dashboards.grafana.panels import (
 
 OVERVIEW_UID = f"{UID_PREFIX}fleet"
 ENVIRONMENTS = chosen("environment", "environment")
+SEVERAL_ENVIRONMENTS = "length([${environment:singlequote}]) > 1"
 EVERYTHING = f"{ENVIRONMENTS} AND segment = ''"
-MODEL_AND_VERSION = "concat(model, ' ', version)"
 SHARE_OF_ERRORS = column("Share of errors", unit="percentunit", decimals=2)
 CHANGE_COLUMNS = (red_from("Severity", 1), column("Value", decimals=3), column("p", unit="sci"))
 CHANGES = "What differs by more than its tolerance"
@@ -31,6 +31,14 @@ CHANGES_TEXT = (
     "accurate than another by an interval without zero; and windows that could not be judged. Breaks come before "
     "shifts. Findings only measure: the policies decide which of them are alarms."
 )
+
+
+def _named(name: str) -> str:
+    """What a line stands for; with its environment where several are chosen, as these may share names."""
+    return f"if({SEVERAL_ENVIRONMENTS}, concat(environment, ' ', {name}), {name})"
+
+
+MODEL, SERVER, MODEL_AND_VERSION = map(_named, ("model", "server", "concat(model, ' ', version)"))
 
 
 def fleet_dashboard(page_url: str = "") -> Json:
@@ -44,7 +52,7 @@ def fleet_dashboard(page_url: str = "") -> Json:
 
 def _now() -> list[Json]:
     latest = query("latest_findings", scope=ENVIRONMENTS)
-    opens = {"title": "Open the model's dashboard", "url": "/d/${__value.raw}?${__url_time_range}"}
+    opens = {"title": "Open the model's dashboard", "url": "/d/${__value.raw}"}
     shown_as = {"type": "regex", "options": {"pattern": ".*", "result": {"text": "open", "index": 0}}}
     columns = [
         SHARE_OF_ERRORS,
@@ -64,7 +72,8 @@ def _now() -> list[Json]:
         table(CHANGES, CHANGES_TEXT, query("changes", latest_findings=latest), CHANGE_COLUMNS),
         table(
             "Which version serves on which server",
-            "The version that each server showed last; several, where they took turns within its last five minutes.",
+            "The version that each server showed last, if it was seen in the last hour before the end of this time; "
+            "several, where they took turns within the server's last five minutes.",
             query("places", scope=ENVIRONMENTS, shown="serving"),
         ),
     ]
@@ -94,18 +103,18 @@ def _traffic() -> list[Json]:
         time_series(
             "Latency, by model",
             "Median and 95th percentile of live requests, from the kept rows and their weights.",
-            query("latency", scope=ENVIRONMENTS, series="model"),
+            query("latency", scope=ENVIRONMENTS, series=MODEL),
             unit="ms",
             legend="${__field.labels.series} ${__field.name}",
         ),
         time_series(
             "Labels per minute, by model",
             "By the time at which the truth became known.",
-            query("labels", scope=ENVIRONMENTS, series="model"),
+            query("labels", scope=ENVIRONMENTS, series=MODEL),
             stacked=True,
         ),
         time_series(
-            "Lines that could not be taken in",
+            "Lines per minute that could not be taken in",
             "Dead letters of all environments, by reason, at their arrival.",
             query("dead_letters"),
             stacked=True,
@@ -119,13 +128,13 @@ def _servers() -> list[Json]:
         time_series(
             "Latency of health checks, by server",
             "The 95th percentile of what the probe measured or servers reported.",
-            query("health_latency", scope=ENVIRONMENTS),
+            query("health_latency", scope=ENVIRONMENTS, series=SERVER),
             unit="ms",
         ),
         time_series(
             "Failed health checks, by server",
             "The share of checks that failed.",
-            query("health_failures", scope=ENVIRONMENTS),
+            query("health_failures", scope=ENVIRONMENTS, series=SERVER),
             share=True,
         ),
     ]

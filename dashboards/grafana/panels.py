@@ -215,8 +215,13 @@ def dashboard(
     variables: Sequence[Json],
     marks: Json,
     page_url: str,
+    hours: int = 24,
 ) -> Json:
-    """A whole dashboard. Panels are numbered and placed in their order."""
+    """A whole dashboard. Panels are numbered and placed in their order.
+
+    hours
+        How much time it shows until somebody chooses another range.
+    """
     return {
         "id": None,
         "uid": uid,
@@ -226,7 +231,7 @@ def dashboard(
         "schemaVersion": SCHEMA_VERSION,
         "editable": True,
         "graphTooltip": 1,
-        "time": {"from": "now-24h", "to": "now"},
+        "time": {"from": f"now-{hours}h", "to": "now"},
         "refresh": "5m",
         "timezone": "browser",
         "links": _links(page_url),

@@ -62,6 +62,9 @@ class Source(Protocol):
     def ends(self, places: Collection[Place]) -> Mapping[Place, int]:
         """The offset that the next message of each partition will get."""
 
+    def position(self, place: Place) -> int:
+        """The offset up to which was read, also where that gave no messages."""
+
     def mark(self, place: Place) -> Mark | None:
         """What the group has committed."""
 

@@ -21,10 +21,12 @@ from monitor.secrets import read_secret
 from monitor.sources import Mark, Message, Place, SourceError
 
 COMMIT_SECONDS = 30
+LOOK_SECONDS = 3
 SETTINGS: Mapping[str, object] = {
     "enable_auto_commit": False,
     "auto_offset_reset": "none",  # a place that is not there any more must be noticed, not jumped over
     "isolation_level": "read_committed",
+    "allow_auto_create_topics": False,
     "max_poll_records": 20_000,
     "max_partition_fetch_bytes": 8 * 1024 * 1024,
     "session_timeout_ms": 10_000,
@@ -33,6 +35,7 @@ SETTINGS: Mapping[str, object] = {
     "metrics_enabled": False,
     "client_id": "telltale",
 }
+LATEST_MS = 4_102_444_800_000  # the year 2100
 NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 
 
@@ -65,6 +68,7 @@ class Kafka:
                 bootstrap_timeout_ms=int(bootstrap_seconds * 1000),
                 kafka_client=client,
             )
+            self._check_topics(spec)
             self._consumer.subscribe(list(spec.topics), listener=self._counter)
         self._spec = spec
 
@@ -105,7 +109,14 @@ class Kafka:
     def ends(self, places: Collection[Place]) -> Mapping[Place, int]:
         """The offset that the next message of each partition will get."""
         with _refused("does not say what it has", self._spec):
-            return {_place(at): end for at, end in self._consumer.end_offsets([_at(p) for p in places]).items()}
+            ends = self._consumer.end_offsets([_at(p) for p in places], timeout_ms=LOOK_SECONDS * 1000)
+            return {_place(at): end for at, end in ends.items()}
+
+    def position(self, place: Place) -> int:
+        """The offset up to which was read."""
+        with _refused("does not say what was read", self._spec):
+            position: int | None = self._consumer.position(_at(place), timeout_ms=LOOK_SECONDS * 1000)
+        return position or 0
 
     def mark(self, place: Place) -> Mark | None:
         """What the group has committed."""
@@ -136,13 +147,23 @@ class Kafka:
         with _refused("was left in disorder", self._spec):
             self._consumer.close(autocommit=False, timeout_ms=5_000)
 
+    def _check_topics(self, spec: KafkaSource) -> None:
+        """A topic that is not there would never be read, and would hold all judging up without a word."""
+        missing = [topic for topic in spec.topics if not self._consumer.partitions_for_topic(topic)]
+        if missing:
+            raise SourceError(
+                f"Kafka at {', '.join(spec.bootstrap_servers)} has no topic {', '.join(missing)}; make it"
+            )
+
     def _topic_id(self, topic: str) -> str:
         known = self._consumer._cluster.topic_id(topic)  # noqa: SLF001 - only there is it kept up to date without asking
-        return known.hex[:12] if known is not None else ""
+        return known.hex[:12] if known is not None and known.int else ""
 
     def _topics_were_made_anew(self) -> bool:
         now = {topic: self._topic_id(topic) for topic in self._identities}
-        changed = any(now[topic] not in ("", known) for topic, known in self._identities.items())
+        changed = any(
+            "" not in (now[topic], known) and now[topic] != known for topic, known in self._identities.items()
+        )
         if changed:
             self._identities = now
         return changed
@@ -197,7 +218,10 @@ def _connection(spec: KafkaSource, password: str) -> dict[str, Any]:
 
 def _message(record: Any) -> Message:
     value = record.value or b""
-    return Message(record.offset, record.timestamp, _lines(value, record.headers), len(value))
+    arrived_ms = min(
+        max(record.timestamp, 0), LATEST_MS
+    )  # producers may say anything, and a replay must decide the same
+    return Message(record.offset, arrived_ms, _lines(value, record.headers), len(value))
 
 
 def _lines(value: bytes, headers: Sequence[tuple[str, bytes]]) -> list[bytes]:

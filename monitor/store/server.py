@@ -22,7 +22,8 @@ REVISION = 54453
 """Of the protocol: the last one without sparse columns, in which the driver reads booleans as numbers."""
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 60
-INSERT_SETTINGS = {"async_insert": 0, "max_partitions_per_insert_block": 0}
+INSERT_SETTINGS = {"async_insert": 0, "insert_deduplicate": 0, "max_partitions_per_insert_block": 0}
+"""Rows are keyed; an engine that drops blocks it has seen before would drop what was removed and comes again."""
 PASSING = {
     159: "timeout exceeded",
     202: "too many simultaneous queries",
@@ -124,7 +125,7 @@ class ServerStore:
         try:
             yield client
         except Exception as error:
-            raise _store_error(what, error) from error
+            raise _store_error(f"ClickHouse at {self._options['host']}: {what}", error) from error
         finally:
             self._idle.put(client)
 

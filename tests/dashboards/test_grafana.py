@@ -33,18 +33,21 @@ SPEC = {
     "segments": {"plan": ["vip"], HOSTILE: ["a"]},
 }
 PLACES = (("production", "m"), ("production", HOSTILE), ("staging", "m"))
+LATE = ("production", "late")
+"""Its labels take a day to come, and its traffic ended a day ago."""
+DAY = timedelta(days=1)
 FLEET = ("", "")
-START, END = NOON - timedelta(hours=2), NOON + timedelta(hours=1)
+END = NOON + timedelta(minutes=30)
 
 
-def traffic(environment: str, model: str) -> list[dict[str, Any]]:
+def traffic(environment: str, model: str, end: datetime) -> list[dict[str, Any]]:
     """An hour of four servers, two of which went back to version 1; each request stands for two. A shadow listens in.
 
     Half of what the other servers get lacks its first feature.
     """
     events = []
     for i in range(1200):
-        at = NOON - timedelta(seconds=3 * i + 60)
+        at = end - timedelta(seconds=3 * i + 60)
         version = HOSTILE if i % 2 or i >= 1100 else "1"
         value = None if i % 4 == 1 else float(i % 50)
         named = {"plan": "vip", HOSTILE: "a"} if i % 3 == 0 else {}
@@ -53,10 +56,10 @@ def traffic(environment: str, model: str) -> list[dict[str, Any]]:
         where = {"environment": environment, "model": model, "version": version, "server": f"pod-{i % 4}"}
         events.append(prediction(i, at, **where, features=features, segments=named, sampling_fraction=0.5, **more))
     shadows = {"environment": environment, "model": model, "version": "shadow", "server": "dark", "role": "shadow"}
-    return [*events, *(prediction(i, NOON - timedelta(minutes=9), **shadows) for i in range(5000, 5100))]
+    return [*events, *(prediction(i, end - timedelta(minutes=9), **shadows) for i in range(5000, 5100))]
 
 
-def labels(environment: str, model: str) -> list[dict[str, Any]]:
+def labels(environment: str, model: str, end: datetime) -> list[dict[str, Any]]:
     """The truth about all of them, wrong for one in seven."""
     return [
         {
@@ -65,15 +68,15 @@ def labels(environment: str, model: str) -> list[dict[str, Any]]:
             "model": model,
             "prediction_id": f"p{i}",
             "label": "no" if i % 7 == 0 else "yes",
-            "timestamp": NOON.timestamp() - 3 * i - 60,
+            "timestamp": end.timestamp() - 3 * i - 60,
         }
         for i in range(1200)
     ]
 
 
-def happenings(environment: str, model: str) -> list[dict[str, Any]]:
+def happenings(environment: str, model: str, end: datetime) -> list[dict[str, Any]]:
     """A release, and health checks."""
-    at = NOON.timestamp() - 600
+    at = end.timestamp() - 600
     release = {"type": "release", "model": model, "version": HOSTILE, "action": "deploy", "by": "a", "reason": HOSTILE}
     checks = [
         {
@@ -93,29 +96,44 @@ def happenings(environment: str, model: str) -> list[dict[str, Any]]:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Models with all that there is to show: traffic, labels, findings, releases, health checks and dead letters."""
     store = {"path": tmp_path_factory.mktemp("grafana") / "data"}
-    config = Config.model_validate({"store": store, "models": {"m": SPEC, HOSTILE: SPEC}})
+    config = Config.model_validate({"store": store, "models": {"m": SPEC, HOSTILE: SPEC, "late": {**SPEC, "label_delay": "1d"}}})
     table = pl.DataFrame({HOSTILE: [float(i % 50) for i in range(3000)], "c": ["a", "b"] * 1500})
     with Service(config, StillClock()) as service:
         service.store.execute("SYSTEM STOP MERGES")  # rows that are there twice stay there twice
-        for environment, model in PLACES:
+        for environment, model in (*PLACES, LATE):
+            end = NOON - DAY if model == "late" else NOON
             service.register_reference(model, table, "train.parquet", environment=environment)
             for events in (traffic, traffic, labels, labels, happenings, happenings):  # as after a time-out
-                service.take(ndjson(events(environment, model)), "http")
-            service.evaluate(model, NOON, environment)
+                service.take(ndjson(events(environment, model, end)), "http")
+            service.evaluate(model, end, environment)
+        service.evaluate("late", NOON)
         service.take(b"{}\nrubbish", "http")
         yield service
         service.store.execute("SYSTEM START MERGES")
 
 
-def rows(store: Store, sql: str, chosen: Mapping[str, list[str]]) -> pl.DataFrame:
-    return store.select(as_run(sql, chosen, START, END, timedelta(minutes=1)))
+def time_shown(dashboard: Mapping[str, Any]) -> timedelta:
+    """The time that a dashboard shows when it is opened."""
+    assert dashboard["time"]["to"] == "now"
+    return timedelta(hours=int(dashboard["time"]["from"].removeprefix("now-").removesuffix("h")))
 
 
-def choices(store: Store, dashboard: Mapping[str, Any]) -> dict[str, list[str]]:
+def rows(
+    store: Store,
+    sql: str,
+    chosen: Mapping[str, list[str]],
+    time: timedelta = DAY,
+    end: datetime = END,
+    every: timedelta = timedelta(minutes=1),
+) -> pl.DataFrame:
+    return store.select(as_run(sql, chosen, end - time, end, every))
+
+
+def choices(store: Store, dashboard: Mapping[str, Any], end: datetime = END) -> dict[str, list[str]]:
     """What the dashboard's variables hold when it is opened."""
     chosen: dict[str, list[str]] = {}
     for variable in dashboard["templating"]["list"]:
-        found = rows(store, variable["query"]["rawSql"], chosen)
+        found = rows(store, variable["query"]["rawSql"], chosen, time_shown(dashboard), end)
         assert found.height, f"{dashboard['title']}: the variable {variable['name']} has no values"
         values = found.to_series(0).to_list()
         chosen[variable["name"]] = values if variable["multi"] else values[:1]
@@ -137,7 +155,7 @@ def test_every_query_gives_rows(service: Service) -> None:
     for dashboard in build(service.models()):
         chosen = choices(service.store, dashboard)
         for title, target in queries(dashboard):
-            if rows(service.store, target["rawSql"], chosen).is_empty():
+            if rows(service.store, target["rawSql"], chosen, time_shown(dashboard)).is_empty():
                 empty.append(f"{dashboard['title']}: {title}, query {target['refId']}")
     assert empty == []
 
@@ -147,19 +165,38 @@ def test_time_series_have_sorted_times_texts_that_name_lines_and_numbers(service
         chosen = choices(service.store, dashboard)
         for title, target in queries(dashboard):
             if target["format"] == 0:
-                found = rows(service.store, target["rawSql"], chosen)
+                found = rows(service.store, target["rawSql"], chosen, time_shown(dashboard))
                 assert found.columns[:2] == ["time", "series"], title
                 assert found["time"].is_sorted(), title
                 assert found.select("time", "series").is_unique().all(), title
                 assert all(t.is_numeric() for t in found.dtypes[2:]), title
 
 
-def shown(service: Service, title: str, place: tuple[str, str] = PLACES[1], ref: str = "A") -> pl.DataFrame:
-    """The rows of a panel of a model, or of the fleet where the place is empty."""
+def dashboard_of(service: Service, place: tuple[str, str]) -> dict[str, Any]:
+    """The dashboard of a model, or of the fleet where the place is empty."""
     wanted = uid(*place) if place[1] else OVERVIEW_UID
-    dashboard = next(d for d in build(service.models()) if d["uid"] == wanted)
+    return next(d for d in build(service.models()) if d["uid"] == wanted)
+
+
+def shown(
+    service: Service,
+    title: str,
+    place: tuple[str, str] = PLACES[1],
+    ref: str = "A",
+    end: datetime = END,
+    every: timedelta = timedelta(minutes=1),
+    **chosen: list[str],
+) -> pl.DataFrame:
+    """The rows of a panel over the time that its dashboard shows at first, with some of the choices made."""
+    dashboard = dashboard_of(service, place)
     sql = next(t["rawSql"] for name, t in queries(dashboard) if (name, t["refId"]) == (title, ref))
-    return rows(service.store, sql, choices(service.store, dashboard))
+    choice = {**choices(service.store, dashboard, end), **{k: list(map(coded, v)) for k, v in chosen.items()}}
+    return rows(service.store, sql, choice, time_shown(dashboard), end, every)
+
+
+def coded(value: str) -> str:
+    """A value as the variables hold it."""
+    return value.encode().hex().upper()
 
 
 def test_the_overview_shows_each_model_and_leads_to_its_dashboard(service: Service) -> None:
@@ -181,9 +218,26 @@ def test_the_fleet_is_counted_whole_without_shadows_and_without_what_came_twice(
         "staging": 2400.0,
     }
     assert shown(service, "Labels per minute, by model", FLEET)["labels"].sum() == 3600
-    assert shown(service, "Lines that could not be taken in", FLEET)["lines"].sum() == 2
+
+
+def test_lines_that_could_not_be_taken_in_are_counted_per_minute(service: Service) -> None:
+    for minutes in (1, 10):
+        every = timedelta(minutes=minutes)
+        found = shown(service, "Lines per minute that could not be taken in", FLEET, every=every)
+        assert found["lines"].sum() == pytest.approx(2 / minutes)
+
+
+def test_servers_and_models_of_the_same_name_in_two_environments_are_told_apart(service: Service) -> None:
     failures = shown(service, "Failed health checks, by server", FLEET)
-    assert dict(failures.select("series", "failures").iter_rows()) == {f"pod-{i}": float(i == 0) for i in range(4)}
+    assert dict(failures.select("series", "failures").iter_rows()) == {
+        f"{e} pod-{i}": float(i == 0) for e in ("production", "staging") for i in range(4)
+    }
+    in_one = shown(service, "Failed health checks, by server", FLEET, environment=["staging"])
+    assert set(in_one["series"]) == {f"pod-{i}" for i in range(4)}
+    latency = shown(service, "Latency of health checks, by server", FLEET)
+    assert set(latency["series"]) == set(failures["series"])
+    assert set(shown(service, "Latency, by model", FLEET)["series"]) == {f"{e} {m}" for e, m in PLACES}
+    assert set(shown(service, "Latency, by model", FLEET, environment=["staging"])["series"]) == {"m"}
 
 
 def test_every_table_is_read_without_what_came_twice() -> None:
@@ -191,7 +245,8 @@ def test_every_table_is_read_without_what_came_twice() -> None:
     for path in files("dashboards.grafana").joinpath("queries").iterdir():
         sql = path.read_text("utf-8")
         for table, final in re.findall(rf"FROM ({tables})\b( FINAL)?", sql):
-            assert final or "DISTINCT" in sql, f"{path.name}: {table} needs FINAL"
+            once = "DISTINCT" in sql or path.name == "served.sql"  # the latest minute of twice the same is the same
+            assert final or once, f"{path.name}: {table} needs FINAL"
 
 
 def test_a_change_is_shown_with_what_broke_first(service: Service) -> None:
@@ -226,12 +281,8 @@ def test_missing_values_drift_accuracy_and_latency_are_what_the_data_hold(servic
 
 
 def test_a_choice_narrows_the_panels(service: Service) -> None:
-    dashboard = next(d for d in build(service.models()) if d["uid"] == uid(*PLACES[1]))
-    chosen = choices(service.store, dashboard)
-    sql = next(t["rawSql"] for title, t in queries(dashboard) if title == "Requests per minute, by version")
-    chosen["version"] = [HOSTILE.encode().hex().upper()]
-    assert set(rows(service.store, sql, chosen)["series"]) == {HOSTILE}
-    assert rows(service.store, sql, {**chosen, "version": []}).is_empty()
+    assert set(shown(service, "Requests per minute, by version", version=[HOSTILE])["series"]) == {HOSTILE}
+    assert shown(service, "Requests per minute, by version", version=[]).is_empty()
 
 
 def test_a_server_serves_the_version_that_it_showed_last(service: Service) -> None:
@@ -242,6 +293,45 @@ def test_a_server_serves_the_version_that_it_showed_last(service: Service) -> No
     assert serving == {("pod-0", "1"), ("pod-1", HOSTILE), ("pod-2", "1"), ("pod-3", HOSTILE)}
     now = shown(service, "Which version serves on which server", FLEET)
     assert set(now.filter(pl.col("Model") == HOSTILE).select("Server", "Version").iter_rows()) == serving
+
+
+def test_choosing_a_version_does_not_change_whether_it_serves(service: Service) -> None:
+    for version in ("1", HOSTILE):
+        everything = shown(service, "Versions on servers").filter(pl.col("Version") == version)
+        assert everything["Serves"].n_unique() == (2 if version == HOSTILE else 1)
+        assert shown(service, "Versions on servers", version=[version]).rows() == everything.rows()
+
+
+def test_a_server_that_went_silent_serves_nothing(service: Service) -> None:
+    later = NOON + timedelta(hours=2)
+    assert set(shown(service, "Versions on servers", end=later)["Serves"]) == {"no"}
+    assert shown(service, "Which version serves on which server", FLEET, end=later).is_empty()
+
+
+def test_accuracy_is_shown_at_first_however_late_the_labels_come(service: Service) -> None:
+    assert time_shown(dashboard_of(service, LATE)) == DAY + DAY + timedelta(hours=1)
+    for title, ref in (("Accuracy, by version", "A"), ("Accuracy, by version", "B"), ("Label coverage, by version", "A")):
+        found = shown(service, title, LATE, ref)
+        assert set(found["series"]) == {"1", HOSTILE}
+        assert set(found["time"].dt.replace_time_zone("UTC")) == {NOON - DAY}
+
+
+def test_everything_can_still_be_chosen_when_there_is_no_traffic_any_more(service: Service) -> None:
+    later = NOON + 30 * DAY
+    fleet, model = dashboard_of(service, FLEET), dashboard_of(service, PLACES[1])
+    chosen = {
+        variable["name"]: rows(service.store, variable["query"]["rawSql"], {}, DAY, later)["text"].to_list()
+        for variable in (*fleet["templating"]["list"], *model["templating"]["list"])
+    }
+    assert chosen["environment"] == ["production", "silent", "staging"]
+    assert chosen["version"] == sorted(["1", HOSTILE])
+    assert chosen["server"] == [f"pod-{i}" for i in range(4)]
+
+
+def test_where_nothing_is_known_no_number_is_shown(service: Service) -> None:
+    assert shown(service, "In this time", FLEET, environment=["nowhere"]).rows() == [(0.0, None, 0, 0)]
+    unjudged = shown(service, "Models", FLEET, environment=["silent"]).row(0, named=True)
+    assert (unjudged["Model"], unjudged["Requests"], unjudged["Largest change"]) == ("m", 2, None)
 
 
 def test_the_same_models_give_the_same_bytes_in_any_order(service: Service) -> None:

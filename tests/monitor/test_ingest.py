@@ -6,12 +6,13 @@ import json
 import zlib
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 import pytest
 from given import NOON, ServiceMaker, ndjson, prediction
 
+from alerts.ledger import LedgerError
 from monitor.config import ConfigError
 from monitor.ingest import HASH_FACTOR, HASH_RANGE, kept
 from monitor.service import Service, import_file
@@ -253,3 +254,32 @@ def test_a_sender_may_write_only_to_its_models(make_service: ServiceMaker) -> No
 def test_a_missing_hash_key_is_said_at_the_start(make_service: ServiceMaker) -> None:
     with pytest.raises(ConfigError, match="NO_SUCH_KEY is not set"):
         make_service(models={"m": {"privacy": {"hash": ["c"], "hash_key_env": "NO_SUCH_KEY"}}})
+
+
+@pytest.mark.parametrize("odd", ['"12"', "[1]", "Infinity", "null", "{}", "0"])
+def test_a_label_may_hold_anything_beside_its_own_fields(
+    odd: str, make_service: ServiceMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    privacy = {"hash": ["prediction_id"], "hash_key_env": "TELLTALE_TEST_HASH_KEY"}
+    monkeypatch.setenv("TELLTALE_TEST_HASH_KEY", "k")
+    service = make_service(models={"m": {"privacy": privacy}})
+    line = f'{{"type": "label", "model": "m", "prediction_id": "p", "label": 1, "timestamp": {NOON.timestamp()}'
+    body = f'{line}, "features": {odd}, "segments": {odd}}}'
+    assert service.take(body.encode(), "http").accepted == 1
+
+
+def test_rows_are_taken_in_while_nobody_can_claim_the_making_of_a_layout(
+    make_service: ServiceMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service()
+    monkeypatch.setattr("monitor.reference.FIRST_ROWS", 300)
+
+    def away(*_: object) -> NoReturn:
+        raise LedgerError("the database is away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(service.ledger, "claim", away)
+        service.take(ndjson([prediction(n, NOON) for n in range(400)]), "http")
+    assert service.registry.get("production", "m").layout is None
+    service.take(ndjson([prediction(n, NOON) for n in range(400, 800)]), "http")
+    assert service.registry.get("production", "m").layout is not None

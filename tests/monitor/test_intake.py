@@ -224,6 +224,73 @@ def test_progress_does_not_fall_back_while_new_messages_are_on_their_way(monkeyp
     assert {p.complete_until for p in shelf.progress} == {datetime.fromtimestamp(1_700_000_000.004, UTC)}
 
 
+def test_offsets_without_messages_at_the_end_are_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = filled(messages=5), Shelf()
+    log.silent[PLACE] = 2
+    reader = Reader(log, shelf)
+    reader.drain(log)
+    assert {p.complete_until for p in shelf.progress} == {NOON}
+    log.leave(reader.source)
+    again = Reader(log, shelf)
+    for _ in range(3):
+        again.step()
+    assert {p.complete_until for p in shelf.progress} == {NOON}
+    log.append(PLACE, b"after the mark")
+    again.drain(log)
+    assert Counter(shelf.rows.values()) == everything(log)
+
+
+def test_a_log_that_gets_an_identity_is_still_the_same_log() -> None:
+    log, shelf = FakeLog(1, identity=""), Shelf()
+    for n in range(23):
+        log.append(PLACE, b"%d" % n)
+    first = Reader(log, shelf)
+    for _ in range(3):
+        first.step()
+    first.worker.run()
+    log.leave(first.source)
+    log.identity = "known now"
+    Reader(log, shelf).drain(log)
+    assert Counter(shelf.rows.values()) == everything(log)
+    assert sum(shelf.profiles.values()) == 23
+
+
+def test_what_follows_deleted_messages_does_not_take_the_place_of_what_is_there() -> None:
+    log, shelf = filled(messages=40), Shelf()
+    first = Reader(log, shelf, Limits(rows=10, size=10_000, seconds=0.0))
+    for _ in range(3):
+        first.step()
+    first.worker.run()
+    assert len(shelf.rows) == 7  # what the first poll gave
+    log.leave(first.source)
+    log.cut(PLACE, 12)
+    Reader(log, shelf).drain(log)
+    assert Counter(shelf.rows.values()) == Counter(b"%d" % n for n in [*range(7), *range(12, 40)])
+
+
+def test_a_batch_that_was_larger_than_batches_may_be_now_is_formed_again() -> None:
+    log, shelf = filled(messages=60), Shelf()
+    log.marks[PLACE] = Mark(0, Intent("first", 50, "r1").to_note())
+    Reader(log, shelf).drain(log)
+    assert shelf.profiles["kafka/t/0/first", "0"] == 51
+    assert Counter(shelf.rows.values()) == everything(log)
+
+
+def test_what_waits_in_memory_is_bounded_over_all_partitions() -> None:
+    log, shelf = FakeLog(40), Shelf()
+    for place in log.messages:
+        for _ in range(20):
+            log.append(place, b"x" * 100)
+    reader = Reader(log, shelf, Limits(rows=10_000, size=1_000, seconds=0.0))
+    for _ in range(30):
+        reader.step()
+    held = sum(len(messages) * 100 for messages in reader.source.poll(0).values())
+    assert held == 0
+    reader.drain(log)
+    assert Counter(shelf.rows.values()) == everything(log)
+
+
 def test_whatever_a_source_does_it_is_opened_anew() -> None:
     log, shelf = filled(), Shelf()
     failures = [SourceError("not there"), ValueError("a bug"), None, None]
@@ -296,6 +363,8 @@ def torture(seed: int, *, deaf_to_seek: bool = False) -> tuple[Counter[bytes], C
 
     readers = [another(), another()]
     for n in range(400):
+        silent = chance.randrange(3)
+        log.silent[Place("t", silent)] += chance.random() < 0.1
         log.append(Place("t", chance.randrange(3)), *[b"%d-%d" % (n, i) for i in range(chance.choice([1, 1, 3]))])
         for _ in range(chance.randrange(3)):
             reader = chance.choice(readers)

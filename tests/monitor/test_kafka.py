@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -224,6 +225,27 @@ def test_a_transaction_that_was_aborted_is_not_taken_in(broker: Broker) -> None:
     with reading(lambda: Kafka(spec(broker, topic)), shelf):
         wait_until(has(shelf, 2), "2 rows")
     assert Counter(shelf.rows.values()) == Counter([b"0", b"2"])
+    for _ in range(2):  # also for a reader that finds nothing but the mark of the transaction
+        shelf.progress = ()
+        with reading(lambda: Kafka(spec(broker, topic)), shelf):
+            wait_until(lambda: _is_complete(shelf), "nothing to wait for")
+
+
+def _is_complete(shelf: Shelf) -> bool:
+    just_now = datetime.now(UTC) - timedelta(seconds=60)
+    return bool(shelf.progress) and all(p.complete_until > just_now for p in shelf.progress)
+
+
+def test_a_topic_that_is_not_there_is_named(broker: Broker) -> None:
+    with pytest.raises(SourceError, match="has no topic no-such-topic; make it"):
+        Kafka(spec(broker, "no-such-topic"))
+
+
+def test_a_time_that_no_clock_shows_stops_nothing(broker: Broker) -> None:
+    topic, shelf = broker.topic(message_timestamp_after_max_ms="9223372036854775807"), Safe()
+    broker.produce(topic, [{"value": b"0", "timestamp_ms": 2**60}, {"value": b"1"}])
+    with reading(lambda: Kafka(spec(broker, topic)), shelf):
+        wait_until(has(shelf, 2), "2 rows")
 
 
 def test_a_broker_that_is_not_there_is_named() -> None:

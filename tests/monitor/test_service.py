@@ -162,3 +162,33 @@ def test_windows_wait_until_kafka_is_read_up_to_their_end(make_service: ServiceM
     assert service.judge_due(clock.at) == 1
     read_until("scores", NOON + timedelta(hours=4, minutes=2), log="made anew")
     assert service.judge_due(clock.at) == 2
+
+
+def test_a_failed_look_at_the_models_leaves_what_was_known(
+    make_service: ServiceMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service()
+    service.take(ndjson([prediction(n, NOON) for n in range(300)]), "http")
+    service.evaluate("m", NOON)
+    known = service.registry.get("production", "m")
+    assert known.layout is not None
+    query = service.store.query
+
+    def fail(name: str, **parameters: Any) -> pl.DataFrame:
+        if name == "latest_references":
+            raise StoreError("away")
+        return query(name, **parameters)
+
+    monkeypatch.setattr(service.store, "query", fail)
+    with pytest.raises(StoreError):
+        service.registry.refresh(NOON)
+    assert service.registry.get("production", "m") == known
+
+
+def test_claims_of_a_store_that_was_lost_hold_nothing_up(make_service: ServiceMaker, clock: StillClock) -> None:
+    service = make_service(models={"m": {"windows": ["1h"]}})
+    lost = Claim("production", "m", "traffic:3600s", NOON - timedelta(hours=9), NOON - timedelta(hours=8), "gone")
+    assert service.ledger.claim(lost, NOON, timedelta(minutes=1))
+    service.take(ndjson([prediction(n, NOON) for n in range(300)]), "http")
+    clock.at = NOON + timedelta(hours=2)
+    assert service.judge_due(clock.at) == 1

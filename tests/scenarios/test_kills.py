@@ -140,7 +140,7 @@ def assert_every_event_has_its_cells(config: Path) -> None:
         model = service.registry.get("production", "m")
         assert model.layout is not None
         end = BEGIN + timedelta(hours=1)
-        service.references.complete(model, BEGIN, end)
+        service.evaluate("m", end)
         traffic = read_traffic(service.store, model, BEGIN, end)
     assert (traffic.rows(), traffic.unplaced()) == (EVENTS, 0)
     assert traffic.counts()[model.layout.spans["x"]].sum() == EVENTS

@@ -91,7 +91,7 @@ class Node:
         self._properties = folder / "server.properties"
         self._properties.write_text(_settings(folder, self.port, self.secure_port, controller))
         self._process: Process | None = None
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = base64.urlsafe_b64encode(b"t" + uuid.uuid4().bytes[1:]).decode().rstrip("=")  # never begins with "-"
         tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
         subprocess.run([*self._java(), *tool], check=True, capture_output=True)
 

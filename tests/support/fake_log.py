@@ -19,16 +19,20 @@ class FakeLog:
         self.identity = identity
         self.messages: dict[Place, list[Message]] = {Place("t", p): [] for p in range(partitions)}
         self.first: dict[Place, int] = defaultdict(int)
+        self.silent: dict[Place, int] = defaultdict(int)
+        """Offsets at the end that give no message, such as the marks of transactions."""
         self.marks: dict[Place, Mark] = {}
         self.members: list[FakeSource] = []
         self.generation = 0
 
     def append(self, place: Place, *lines: bytes, skip: int = 0) -> None:
         offset = self.end(place) + skip
+        self.silent[place] = 0
         self.messages[place].append(Message(offset, 1_700_000_000_000 + offset, lines, sum(map(len, lines))))
 
     def end(self, place: Place) -> int:
-        return self.messages[place][-1].offset + 1 if self.messages[place] else self.first[place]
+        last = self.messages[place][-1].offset + 1 if self.messages[place] else self.first[place]
+        return last + self.silent[place]
 
     def cut(self, place: Place, first: int) -> None:
         """Retention: what is before an offset is deleted."""
@@ -89,6 +93,8 @@ class FakeSource:
             if ahead:
                 polled[place] = ahead
                 self._positions[place] = ahead[-1].offset + 1
+            else:
+                self._positions[place] = max(self._positions[place], log.end(place))
         return polled
 
     def assignment(self) -> Collection[Place]:
@@ -102,6 +108,9 @@ class FakeSource:
 
     def ends(self, places: Collection[Place]) -> Mapping[Place, int]:
         return {place: self._log.end(place) for place in places}
+
+    def position(self, place: Place) -> int:
+        return self._positions[place]
 
     def mark(self, place: Place) -> Mark | None:
         return self._log.marks.get(place)

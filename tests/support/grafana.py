@@ -29,6 +29,7 @@ def as_run(sql: str, variables: Mapping[str, Sequence[str]], start: datetime, en
         made = {
             "timeFilter_ms": f"{column} >= {first} AND {column} <= {last}",
             "timeInterval_ms": f"toStartOfInterval(toDateTime64({column}, 3), INTERVAL {millis} millisecond)",
+            "toTime_ms": last,
             "interval_s": str(max(millis // 1000, 1)),
         }
         return made[found[1]]

@@ -1,4 +1,4 @@
-SELECT $__timeInterval_ms(timestamp) AS time, server AS series, countIf(NOT ok) / count() AS failures
+SELECT $__timeInterval_ms(timestamp) AS time, {series} AS series, countIf(NOT ok) / count() AS failures
 FROM health FINAL
 WHERE {scope} AND $__timeFilter_ms(timestamp)
 GROUP BY time, series

@@ -32,8 +32,9 @@ LEFT JOIN
 ) AS speed ON traffic.environment = speed.environment AND traffic.model = speed.model
 LEFT JOIN
 (
-    SELECT environment, model, max(severity) AS severity
+    SELECT environment, model, max(toNullable(severity)) AS severity
     FROM ({latest_findings})
+    WHERE status = 'measured'
     GROUP BY environment, model
 ) AS changes ON traffic.environment = changes.environment AND traffic.model = changes.model
 ORDER BY severity DESC, traffic.environment, traffic.model

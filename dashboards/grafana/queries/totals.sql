@@ -1,6 +1,6 @@
 SELECT
     sum(n * weight) AS "Requests",
-    sum(failed * weight) / sum(n * weight) AS "Share of errors",
+    sum(failed * weight) / nullIf(sum(n * weight), 0) AS "Share of errors",
     uniqExact(environment, model, version) AS "Versions",
     uniqExact(server) AS "Servers"
 FROM profiles FINAL

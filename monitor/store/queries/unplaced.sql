@@ -1,7 +1,7 @@
--- The batches of a window whose events have no cells of the layout, and how many events of each.
+-- The batches that have events without cells of the layout in a window, and how many.
 SELECT source, batch, sum(n) AS events
 FROM profiles FINAL
 WHERE environment = {environment:String} AND model = {model:String} AND segment = '' AND layout_id != {layout_id:String}
+    AND minute >= {start:DateTime64(3, 'UTC')} AND minute < {end:DateTime64(3, 'UTC')}
 GROUP BY source, batch
-HAVING max(minute) >= {start:DateTime64(3, 'UTC')} AND min(minute) < {end:DateTime64(3, 'UTC')}
 ORDER BY source, batch
