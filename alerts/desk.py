@@ -19,7 +19,7 @@ import hashlib
 import hmac
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -56,13 +56,14 @@ class Desk:
         traffic: Traffic,
         callback_base: str = "",
         send: Send = send_over_http,
+        not_received: Callable[[], object] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._policies = {p.name: p for p in policies}
         self._actions = actions
         self._traffic = traffic
         self._callback_base = callback_base
-        self._post = Post(ledger, notifiers, send)
+        self._post = Post(ledger, notifiers, send, not_received)
 
     # Deciding
 

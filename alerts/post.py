@@ -24,11 +24,16 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Post:
-    """Delivers from the ledger's outbox, at least once. Several may work on one ledger at once."""
+    """Delivers from the ledger's outbox, at least once. Several may work on one ledger at once.
+
+    not_received
+        Called for every attempt that no receiver took.
+    """
 
     ledger: Ledger
     notifiers: Mapping[str, Notifier]
     send: Send
+    not_received: Callable[[], object] = lambda: None
 
     def deliver(self, now: datetime) -> int:
         """Send what is due, each endpoint until its first failure. How many were received.
@@ -76,10 +81,12 @@ class Post:
 
     def _attempt(self, message: Message, now: datetime) -> Answer:
         try:
-            request = self.notifiers[message.endpoint].request(message.id, message.body, now)
+            answer = self.send(self.notifiers[message.endpoint].request(message.id, message.body, now))
         except CannotSendError as error:
-            return Answer(None, str(error))
-        return self.send(request)
+            answer = Answer(None, str(error))
+        if not answer.received:
+            self.not_received()
+        return answer
 
     def _settle(self, message: Message, answer: Answer, now: datetime) -> None:
         next_at = next_attempt(message.kind, message.id, message.attempts, answer.retry_after, now)

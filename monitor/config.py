@@ -94,6 +94,8 @@ def _server_url(schemes: tuple[str, ...], example: str) -> AfterValidator:
             raise ValueError(f"is not the URL of such a server; write one such as {example}")
         if parts.password is not None:
             raise ValueError("must not hold the password; name where it is with password_file or password_env")
+        if parts.query or parts.fragment:
+            raise ValueError(f"holds more than user, host, port and database; write one such as {example}")
         return value
 
     return AfterValidator(check)
@@ -212,6 +214,11 @@ class ModelSpec(_Spec):
         return tuple(name for name, f in self.features.items() if f.kind is Kind.CATEGORICAL)
 
 
+def _at_most_one(env: str | None, file: Path | None) -> None:
+    if env is not None and file is not None:
+        raise ValueError("names two places for one password; keep the environment variable or the file")
+
+
 class ClickHouseSpec(_Spec):
     """A ClickHouse server, in place of the embedded engine. ``clickhouses://`` speaks TLS."""
 
@@ -219,6 +226,11 @@ class ClickHouseSpec(_Spec):
     password_env: str | None = None
     password_file: Path | None = None
     ca_file: Path | None = None
+
+    @check_whole(mode="after")
+    def _one_password(self) -> Self:
+        _at_most_one(self.password_env, self.password_file)
+        return self
 
 
 class StoreSpec(_Spec):
@@ -232,7 +244,14 @@ class StoreSpec(_Spec):
 
     @check_whole(mode="after")
     def _ledger_that_can_be_used(self) -> Self:
-        parts = urlsplit(self.ledger or "sqlite:")
+        try:
+            parts = urlsplit(self.ledger or "sqlite:")
+            port_is_right = parts.port != 0
+        except ValueError:
+            port_is_right = False
+        if not port_is_right:
+            raise ValueError("ledger has a port that is none; write a number such as 5432")
+        _at_most_one(self.ledger_password_env, self.ledger_password_file)
         if parts.password is not None or any("password" in name for name in parse_qs(parts.query)):
             raise ValueError(
                 "ledger must not hold the password; name where it is with ledger_password_file or ledger_password_env"
@@ -255,11 +274,18 @@ class HttpSource(_Spec):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
 
 
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{value[:100]!r} is no address of a broker; write one such as 10.0.0.7:9092")
+    return value
+
+
 class KafkaSource(_Spec):
     """Events from Kafka topics: one event a message, or many as NDJSON."""
 
-    bootstrap_servers: Annotated[tuple[str, ...], Field(min_length=1)]
-    topics: Annotated[tuple[str, ...], Field(min_length=1)]
+    bootstrap_servers: Annotated[tuple[Annotated[str, AfterValidator(_host_and_port)], ...], Field(min_length=1)]
+    topics: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
     group: str = "telltale"
     protocol: SecurityProtocol = "PLAINTEXT"
     mechanism: SaslMechanism | None = None
@@ -272,6 +298,7 @@ class KafkaSource(_Spec):
 
     @check_whole(mode="after")
     def _credentials_where_they_are_used(self) -> Self:
+        _at_most_one(self.password_env, self.password_file)
         named = (self.mechanism, self.username, self.password_env or self.password_file)
         if self.protocol.startswith("SASL"):
             if not all(named):

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from monitor.config import Config, ConfigError, OneOf, unknown_word
 
+WANTED = {"tuple_type": "write a list such as [a, b]", "model_type": "write a section with keys of its own"}
+"""In words of YAML, where the validator's own are of Python."""
+
 
 def load(path: Path) -> Config:
     """The configuration in a YAML file; paths in it are taken relative to its folder.
@@ -106,8 +109,9 @@ def _line(error: Any) -> str:
         case "value_error":
             return f"{at}: {error['ctx']['error']}"
         case _:
-            shown = repr(error["input"])[:60]
-            return f"{at}: {shown} does not fit: {error['msg'][:1].lower()}{error['msg'][1:]}"
+            shown = "what stands here" if path[-1:] == ["url"] else repr(error["input"])[:60]  # it may be a secret
+            wanted = WANTED.get(error["type"]) or f"{error['msg'][:1].lower()}{error['msg'][1:]}"
+            return f"{at}: {shown} does not fit: {wanted}"
 
 
 def _shown(path: Sequence[str | int]) -> str:

@@ -30,7 +30,7 @@ class Metrics:
         self.judged_until = Gauge(
             "telltale_judged_until_seconds",
             "End of the last window judged, in Unix time.",
-            ["model", "kind"],
+            ["environment", "model", "kind", "window"],
             registry=r,
         )
         self.deliveries = Counter("telltale_deliveries_total", "Messages handed to receivers.", registry=r)
@@ -43,7 +43,8 @@ class Metrics:
             "telltale_jobs_missed_total", "Scheduled runs that were skipped.", ["job"], registry=r
         )
         self.open_incidents = Gauge("telltale_open_incidents", "Incidents that are firing.", registry=r)
-        self.source_up = Gauge("telltale_kafka_up", "1 while Kafka is being read, 0 while it cannot be.", registry=r)
+        self.source_up = Gauge("telltale_kafka_up", "1 while Kafka is being read, 0 while not.", registry=None)
+        """Registered where Kafka is to be read, as every other process would tell that it is not."""
         self.lag = Gauge(
             "telltale_kafka_lag_messages", "Messages that are not taken in yet.", ["topic", "partition"], registry=r
         )

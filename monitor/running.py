@@ -77,6 +77,7 @@ def consuming(service: Service) -> Iterator[None]:
     if spec is None:
         yield
         return
+    service.metrics.registry.register(service.metrics.source_up)
     stopped = threading.Event()
     arguments = (lambda: open_kafka(spec), service, service.metrics, stopped)
     named = {"now": service.clock.now}

@@ -26,6 +26,8 @@ def read_secret(env: str | None, file: Path | None) -> str:
         value = file.read_text("utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{file}: the secret cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: the secret is not UTF-8 text") from None
     if not value:
         raise ConfigError(f"{file}: the secret is empty")
     return value

@@ -17,15 +17,14 @@ import orjson
 import polars as pl
 import structlog
 
-from alerts.delivery import send
 from alerts.desk import Desk, ModelRules
 from alerts.ledger import Claim, Ledger, LedgerError
-from alerts.transport import Answer, Request
 from detectors.finding import Finding, Window, worst_first
 from detectors.layout import LayoutError
 from monitor.clock import Clock, SystemClock
-from monitor.config import Config, ModelSpec
+from monitor.config import Config, ConfigError, ModelSpec
 from monitor.decode import split_lines
+from monitor.durations import format_duration
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
 from monitor.health import probe
@@ -64,7 +63,10 @@ class Service:
         self._progress: Sequence[Progress] = ()
         self._followed = EPOCH + HOUR
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        config.store.path.mkdir(parents=True, exist_ok=True)
+        try:
+            config.store.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"store.path: {config.store.path} cannot be made a folder: {error.strerror}") from None
         self.store = open_store(config.store)
         try:
             self.applied_migrations = migrate(self.store)
@@ -84,7 +86,7 @@ class Service:
                 config.actions,
                 ServedTraffic(self.store),
                 callback_base=callback_base,
-                send=self._send,
+                not_received=self.metrics.delivery_failures.inc,
             )
             self._register_declared_references()
         except BaseException:
@@ -217,12 +219,6 @@ class Service:
         progress: dict[str, datetime] = dict(self.store.query("progress").iter_rows())
         return min(now, *(progress.get(topic, EPOCH) for topic in kafka.topics))
 
-    def _send(self, request: Request) -> Answer:
-        answer = send(request)
-        if not answer.received:
-            self.metrics.delivery_failures.inc()
-        return answer
-
     def _judge_in_order(
         self, model: Model, kind: str, length: timedelta, now: datetime, seen: datetime, most: int
     ) -> int:
@@ -234,10 +230,13 @@ class Service:
         last = self.ledger.last_finished(model.environment, model.name, name)
         judged = 0
         since = last or model.since
+        told = self.metrics.judged_until.labels(model.environment, model.name, kind, format_duration(length))
+        told.set(since.timestamp())
         for start, end in due(since, length, ready):
             window = Window(model.environment, model.name, start, end)
             if judged >= most or not self._judge_one(window, kind, name, now, floor(since, length)):
                 break
+            told.set(end.timestamp())
             judged += 1
         return judged
 
@@ -267,7 +266,6 @@ class Service:
             return False
         self.metrics.judge_seconds.observe(time.perf_counter() - started)
         self.metrics.windows.labels(model.name, kind).inc()
-        self.metrics.judged_until.labels(model.name, kind).set(window.end.timestamp())
         return True
 
     # What people and pipelines ask for; all of it as JSON can hold it, so that it can also come over the API

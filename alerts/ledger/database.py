@@ -64,14 +64,14 @@ def open_database(url: str, password: str | None = None) -> Engine:
 def migrate(engine: Engine, steps: tuple[str, ...] = STEPS) -> None:
     """Bring a database up to date: missing tables are made, and the steps it has not had are run. Forward only.
 
-    Raises RuntimeError for a database that a later Telltale has migrated.
+    Raises LedgerError for a database that a later Telltale has migrated.
     """
     newest = len(steps) + 1
     with engine.begin() as connection:
         metadata.create_all(connection)
         known = connection.scalar(select(func.max(schema_versions.c.version)))
         if known is not None and known > newest:
-            raise RuntimeError(f"the ledger has schema {known}, this Telltale knows {newest}; use the later Telltale")
+            raise LedgerError(f"the ledger has schema {known}, this Telltale knows {newest}; use the later Telltale")
         for step in steps[(known or newest) - 1 :]:
             connection.execute(text(step))
         if known != newest:

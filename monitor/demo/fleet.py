@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import polars as pl
 import structlog
 import urllib3
 
+from monitor.config import ConfigError
 from monitor.demo.pods import MODEL, ROWS_PER_STEP, Pod, Step, make_pods
 from monitor.demo.world import SERVERS, Plan, Row, train
+from monitor.secrets import read_secret
 from monitor.windows import floor
 
 HOUR = timedelta(hours=1)
@@ -44,6 +47,7 @@ class SampleFleet:
         self._topic = topic
         self._broken_since = floor(now, HOUR) - BROKEN_FOR
         self._at = floor(now, HOUR) - PAST if with_past else now
+        self._announced = not with_past
         self.training, versions = train(seed)
         self._pods = make_pods(seed, Plan.of(seed), versions, self.training)
         self._producer = _producer(kafka)
@@ -51,8 +55,9 @@ class SampleFleet:
     def catch_up(self, now: datetime) -> int:
         """Ship the log from where it ends up to a time; gives how many events that were."""
         events: list[Row] = []
-        if self._at < now - HOUR:  # the past begins
+        if not self._announced:
             events.append(_release(self._at))
+            self._announced = True
         while self._at < now:
             behind = now - self._at > LIVE_STEP
             end = min(now, self._at + (PAST_STEP if behind else LIVE_STEP))
@@ -89,6 +94,7 @@ class Api:
 
     url: str
     key: str
+    stopped: threading.Event
 
     def register_reference(self, training: pl.DataFrame) -> None:
         """Tell what the model was trained on. Raises FleetError."""
@@ -114,9 +120,8 @@ class Api:
                     raise FleetError(f"{self.url} refused the sample fleet: {problem}")
             except urllib3.exceptions.HTTPError as error:
                 problem = str(error)
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self.stopped.wait(1):
                 raise FleetError(f"{self.url} does not serve the sample fleet: {problem}")
-            time.sleep(1)
 
 
 def run_fleet(
@@ -124,9 +129,12 @@ def run_fleet(
 ) -> None:
     """Register what the model was trained on, ship the past once, and go on until told to stop. Raises FleetError."""
     try:
-        telltale = Api(api.rstrip("/"), key_file.read_text("utf-8").strip())
-    except OSError as error:
-        raise FleetError(f"{key_file}: the key cannot be read: {error.strerror}") from None
+        telltale = Api(api.rstrip("/"), read_secret(None, key_file), stopped)
+    except ConfigError as error:
+        raise FleetError(str(error)) from None
+    if urlsplit(api).scheme not in ("http", "https"):
+        raise FleetError(f"{api!r} is not where an API can be; write one such as http://127.0.0.1:8300")
+    log.info("waiting for Telltale", api=api)
     fleet = SampleFleet(kafka, topic, seed, now(), with_past=not telltale.knows_the_fleet())
     try:
         telltale.register_reference(fleet.training)

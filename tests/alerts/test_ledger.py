@@ -322,7 +322,7 @@ def test_an_older_database_gets_the_steps_it_has_not_had(engine: Engine) -> None
 
 def test_a_database_of_a_later_telltale_is_refused(engine: Engine) -> None:
     migrate(engine, ("ALTER TABLE disabled_endpoints ADD COLUMN note TEXT",))
-    with pytest.raises(RuntimeError, match="use the later Telltale"):
+    with pytest.raises(LedgerError, match="use the later Telltale"):
         migrate(engine, ())
 
 

@@ -39,17 +39,27 @@ def test_the_example_at_the_root_is_right() -> None:
         ("store: {ledger: 'postgresql://u:s3cret@h/d'}", "store: ledger must not hold the password"),
         ("store: {ledger: 'postgresql://u@h/d?password=s3cret'}", "store: ledger must not hold the password"),
         ("store: {ledger: 'mysql://u@h/d'}", "store: ledger is no database that Telltale can use; write one such as "),
+        ("store: {clickhouse: {url: 'clickhouse://h/d?secure=1'}}", "store.clickhouse.url: holds more than user, host"),
+        ("store: {clickhouse: {url: 'clickhouse://h', password_env: A, password_file: b}}", "names two places for one"),
+        ("store: {clickhouse: 'h'}", "store.clickhouse: 'h' does not fit: write a section with keys of its own"),
+        ("store: {ledger: 'postgresql://u@h:port/d'}", "store: ledger has a port that is none; write a number"),
+        ("sources: {kafka: {topics: t, bootstrap_servers: ['b:9']}}", "does not fit: write a list such as [a, b]"),
+        ("sources: {kafka: {topics: [''], bootstrap_servers: ['b:9']}}", "sources.kafka.topics[0]: "),
+        (
+            "sources: {kafka: {topics: [t], bootstrap_servers: [b]}}",
+            "sources.kafka.bootstrap_servers[0]: 'b' is no address of a broker; write one such as 10.0.0.7:9092",
+        ),
         ("sources: {kafka: {topics: [t]}}", "sources.kafka.bootstrap_servers: is missing; add it"),
         (
-            "sources: {kafka: {topics: [t], bootstrap_servers: [b], protocol: SASL_SSL, username: u}}",
+            "sources: {kafka: {topics: [t], bootstrap_servers: ['b:9'], protocol: SASL_SSL, username: u}}",
             "sources.kafka: SASL_SSL needs mechanism, username, and password_file or password_env",
         ),
         (
-            "sources: {kafka: {topics: [t], bootstrap_servers: [b], username: u}}",
+            "sources: {kafka: {topics: [t], bootstrap_servers: ['b:9'], username: u}}",
             "sources.kafka: mechanism, username and password are not used with PLAINTEXT",
         ),
         (
-            "sources: {kafka: {topics: [t], bootstrap_servers: [b], protocol: SSL, key_file: k}}",
+            "sources: {kafka: {topics: [t], bootstrap_servers: ['b:9'], protocol: SSL, key_file: k}}",
             "sources.kafka: certificate_file and key_file go together",
         ),
         ("models: {m: {task: guess}}", "models.m.task: 'guess' is not known; use 'classification' or 'regression'"),
@@ -196,7 +206,7 @@ def test_every_path_is_taken_from_the_folder_of_the_file(tmp_path: Path) -> None
     file = tmp_path / "t.yaml"
     file.write_text(
         "store: {path: d, clickhouse: {url: 'clickhouse://h', password_file: a, ca_file: /etc/ca}}\n"
-        "sources: {kafka: {topics: [t], bootstrap_servers: [b], ca_file: c}}\n"
+        "sources: {kafka: {topics: [t], bootstrap_servers: ['b:9'], ca_file: c}}\n"
         "notifiers: {ci: {kind: webhook, url: 'https://ci.example.com/', secret_file: s}}\n"
     )
     config = load(file)
@@ -211,3 +221,15 @@ def test_every_path_is_taken_from_the_folder_of_the_file(tmp_path: Path) -> None
         f"store.clickhouse: {tmp_path}/a: the secret cannot be read: No such file or directory",
         f"notifiers.ci: {tmp_path}/s: the secret cannot be read: No such file or directory",
     ]
+
+
+def test_what_stands_for_a_url_is_not_shown() -> None:
+    text = "notifiers: {ci: {kind: webhook, url: ['https://hooks.example/s3cret'], secret_env: S}}"
+    assert "s3cret" not in problem(text)
+    assert "notifiers.ci.url: what stands here does not fit" in problem(text)
+
+
+def test_a_secret_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "s").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="s: the secret is not UTF-8 text"):
+        read_secret(None, tmp_path / "s")
