@@ -54,7 +54,7 @@ def model_dashboard(model: Row, page_url: str = "") -> Json:
 
 def _hours(model: Row) -> int:
     """A day, and as much more as the newest window of labels lies behind."""
-    behind = int(model.get("label_delay_seconds", 0)) + max(model.get("windows_seconds") or [0])
+    behind: int = model.get("label_delay_seconds", 0) + max(model.get("windows_seconds", ()), default=0)
     return 24 + math.ceil(behind / 3600)
 
 
