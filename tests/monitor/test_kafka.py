@@ -109,6 +109,15 @@ def _counts(service: Any) -> tuple[int, int]:
     return row["predictions"], row["dead_letters"]
 
 
+@pytest.mark.parametrize("compression", ["gzip", "lz4", "snappy", "zstd"])
+def test_messages_may_be_compressed(broker: Broker, compression: str) -> None:
+    topic, shelf = broker.topic(partitions=1), Safe()
+    broker.produce(topic, numbered(0, 50), compression_type=compression)
+    with reading(lambda: Kafka(spec(broker, topic)), shelf):
+        wait_until(has(shelf, 50), "50 rows")
+    assert Counter(shelf.rows.values()) == expected(50)
+
+
 def test_reading_goes_on_where_the_last_reader_stopped(broker: Broker) -> None:
     topic, shelf = broker.topic(), Safe()
     broker.produce(topic, numbered(0, 300))
