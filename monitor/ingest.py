@@ -14,20 +14,23 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import structlog
 from numpy.typing import NDArray
 
+from alerts.ledger import LedgerError
 from monitor.columns import PredictionColumns, prediction_columns, redact
-from monitor.config import Config
+from monitor.config import Config, ConfigError, ModelSpec
 from monitor.decode import Decoded, Fields, Reject, decode
 from monitor.profile import profile_rows, segment_value, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
-from monitor.store import Store
+from monitor.store import Store, StoreError
 from monitor.store.literals import literal
 
 BATCH_TABLES = ("predictions", "features", "profiles", "labels", "releases", "health", "dead_letters")
 HASH_FACTOR = 2654435761
 HASH_RANGE = 2**32
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,27 @@ class Ingest:
 
         Raises StoreError when the store refuses; nothing is lost then, as the caller can send the same batch again.
         """
+        try:
+            decoded = self._decoded(lines, origin, allowed)
+            return self._take(decoded, origin)
+        except (StoreError, LedgerError, ConfigError):
+            raise
+        except Exception:
+            failing = self._failing(lines, origin, allowed)
+            if not failing:
+                raise
+            # A fault of ours that one line brings to light must not hold up all that come after it.
+            log.exception("lines that cannot be processed become dead letters", rows=[r.row for r in failing])
+            rows = {reject.row for reject in failing}
+            decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
+            decoded.rejects.extend(failing)
+            return self._take(decoded, origin)
+
+    def _decoded(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> Decoded:
         known = self._config.models.__contains__ if self._config.unknown_models == "reject" else None
-        decoded = decode(lines, origin.arrivals or origin.arrived.timestamp(), known, allowed)
+        return decode(lines, origin.arrivals or origin.arrived.timestamp(), known, allowed)
+
+    def _take(self, decoded: Decoded, origin: Origin) -> Receipt:
         self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
         for (environment, name), events in decoded.predictions.items():
             self._take_predictions(environment, name, events, origin)
@@ -99,6 +121,26 @@ class Ingest:
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
         return Receipt(decoded.accepted, decoded.rejects)
+
+    def _failing(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> list[Reject]:
+        """The lines that cannot be processed even alone. Nothing is written."""
+        failing = []
+        for row, line in enumerate(lines):
+            try:
+                self._rehearse(self._decoded([line], origin, allowed))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the line is kept with it
+                failing.append(Reject(row, "internal_error", f"{type(error).__name__}: {str(error)[:200]}", line))
+        return failing
+
+    def _rehearse(self, decoded: Decoded) -> None:
+        for (environment, name), events in decoded.predictions.items():
+            model = self._registry.find(environment, name)
+            spec = model.spec if model else self._config.models.get(name) or ModelSpec()
+            profile_rows(prediction_columns(events, spec), spec, model.layout if model else None)
+        self._redact_labels(decoded)
+        label_rows(decoded.labels)
+        release_rows(decoded.releases)
+        health_rows(decoded.health)
 
     def forget(self, origin: Origin) -> None:
         """Remove everything that is there of a batch."""
@@ -134,11 +176,14 @@ class Ingest:
         write_profiles(self._store, model, placed)
 
     def _write_labels(self, decoded: Decoded, origin: Origin) -> None:
+        self._redact_labels(decoded)
+        self._write("labels", label_rows(decoded.labels), origin)
+
+    def _redact_labels(self, decoded: Decoded) -> None:
         for event in decoded.labels:
             spec = self._config.models.get(event["model"])
             if spec is not None and "prediction_id" in spec.privacy.hash:
                 redact([event], spec)
-        self._write("labels", label_rows(decoded.labels), origin)
 
     def _write(self, table: str, rows: pl.DataFrame, origin: Origin) -> None:
         if rows.is_empty():

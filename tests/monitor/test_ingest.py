@@ -13,6 +13,7 @@ import pytest
 from given import NOON, ServiceMaker, ndjson, prediction
 
 from alerts.ledger import LedgerError
+from monitor.columns import prediction_columns
 from monitor.config import ConfigError
 from monitor.ingest import HASH_FACTOR, HASH_RANGE, kept
 from monitor.service import Service, import_file
@@ -283,3 +284,40 @@ def test_rows_are_taken_in_while_nobody_can_claim_the_making_of_a_layout(
     assert service.registry.get("production", "m").layout is None
     service.take(ndjson([prediction(n, NOON) for n in range(400, 800)]), "http")
     assert service.registry.get("production", "m").layout is not None
+
+
+def test_a_line_that_brings_a_fault_to_light_holds_nothing_up(
+    make_service: ServiceMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service()
+    service.take(ndjson([prediction(n, NOON) for n in range(300)]), "http")
+    service.evaluate("m", NOON)
+
+    def faulty(events: Any, spec: Any) -> Any:
+        if any(e["prediction_id"] in ("p402", "p405") for e in events):
+            raise ZeroDivisionError("a fault of ours")
+        return prediction_columns(events, spec)
+
+    monkeypatch.setattr("monitor.ingest.prediction_columns", faulty)
+    body = ndjson([prediction(n, NOON) for n in range(400, 410)])
+    for _ in range(2):  # the same again decides the same
+        receipt = service.take(body, "http")
+        assert (receipt.accepted, [(r.row, r.reason) for r in receipt.rejects]) == (
+            8,
+            [(2, "internal_error"), (5, "internal_error")],
+        )
+    counts = service.status()["rows"]
+    assert (counts["predictions"], counts["dead_letters"]) == (308, 2)
+    assert service.store.select("SELECT sum(n) AS n FROM profiles FINAL WHERE segment = ''")["n"].to_list() == [308]
+
+
+def test_a_fault_that_no_line_brings_is_not_hidden(make_service: ServiceMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = make_service()
+
+    def broken(*_: object) -> NoReturn:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(service.registry, "learn", broken)
+    with pytest.raises(ZeroDivisionError):
+        service.take(ndjson([prediction(1, NOON)]), "http")
+    assert service.status()["rows"]["dead_letters"] == 0
