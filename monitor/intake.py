@@ -26,6 +26,8 @@ from monitor.metrics import Metrics
 from monitor.sources import Mark, Place, Source, SourceError
 
 PROGRESS_SECONDS = 5.0
+STALL_SECONDS = 15.0
+"""A partition that has messages and gives none for so long: the client has lost its way, and is made anew."""
 MOST_BATCHES_HELD = 8
 """So many batches' bytes may wait in memory, over all partitions."""
 NOTHING_YET = datetime.fromtimestamp(0, UTC)
@@ -107,6 +109,7 @@ class Intake:
         self._unsure = True
         self._buffers: dict[Place, Buffer] = {}
         self._marked: dict[Place, int] = {}
+        self._read_at: dict[Place, float] = {}
         self._work: _Work | None = None
 
     def step(self) -> None:
@@ -118,6 +121,7 @@ class Intake:
             return  # what was polled may be from the wrong place
         now = self._monotonic()
         for place, messages in polled.items():
+            self._read_at[place] = now
             again = self._buffers[place].add(messages, now)
             if again is not None:
                 log.warning("offsets are lacking, reading again", place=str(place), offset=again)
@@ -161,11 +165,13 @@ class Intake:
         if self._work is not None:
             self._work.abandoned.set()
             self._work = None
+        self._looked = self._monotonic()
         self._buffers.clear()
         self._marked.clear()
         self._metrics.lag.clear()
         for place in sorted(self._source.assignment()):
             self._buffers[place] = buffer = self._buffer_at_mark(place)
+            self._read_at[place] = self._monotonic()
             self._source.seek(place, buffer.following)
             self._source.resume(place)
             log.info("reading", place=str(place), offset=buffer.position, pending=buffer.pending)
@@ -287,6 +293,10 @@ class Intake:
             else:
                 self._source.resume(place)
 
+    def _stalled(self, place: Place) -> bool:
+        """Whether nothing was read of a partition for long."""
+        return self._monotonic() - self._read_at[place] > STALL_SECONDS
+
     def _look_ahead(self) -> None:
         """Say how far behind each partition is, and up to which time of arrival it is taken in."""
         at = self._now()  # before the ends are asked for: what comes in between is not seen yet
@@ -300,6 +310,8 @@ class Intake:
         progress = []
         for place, end in ends.items():
             buffer = self._buffers[place]
+            if read_to[place] < end and not buffer.is_full(self._limits) and self._stalled(place):
+                raise SourceError(f"{place} gives no messages although it has some")
             until = buffer.look(read_to[place], end, at) or NOTHING_YET
             self._metrics.lag.labels(place.topic, str(place.partition)).set(max(0, end - buffer.position))
             progress.append(Progress(place, self._source.identity(place), until))

@@ -68,7 +68,6 @@ class Kafka:
                 bootstrap_timeout_ms=int(bootstrap_seconds * 1000),
                 kafka_client=client,
             )
-            self._check_topics(spec)
             self._consumer.subscribe(list(spec.topics), listener=self._counter)
         self._spec = spec
 
@@ -108,6 +107,10 @@ class Kafka:
 
     def ends(self, places: Collection[Place]) -> Mapping[Place, int]:
         """The offset that the next message of each partition will get."""
+        missing = [t for t in self._spec.topics if not self._consumer._cluster.partitions_for_topic(t)]  # noqa: SLF001 - as last heard
+        if missing:  # it would never be read, and would hold all judging up without a word
+            servers = ", ".join(self._spec.bootstrap_servers)
+            raise SourceError(f"Kafka at {servers} has no topic {', '.join(missing)}; make it")
         with _refused("does not say what it has", self._spec):
             ends = self._consumer.end_offsets([_at(p) for p in places], timeout_ms=LOOK_SECONDS * 1000)
             return {_place(at): end for at, end in ends.items()}
@@ -146,14 +149,6 @@ class Kafka:
         """Leave the group."""
         with _refused("was left in disorder", self._spec):
             self._consumer.close(autocommit=False, timeout_ms=5_000)
-
-    def _check_topics(self, spec: KafkaSource) -> None:
-        """A topic that is not there would never be read, and would hold all judging up without a word."""
-        missing = [topic for topic in spec.topics if not self._consumer.partitions_for_topic(topic)]
-        if missing:
-            raise SourceError(
-                f"Kafka at {', '.join(spec.bootstrap_servers)} has no topic {', '.join(missing)}; make it"
-            )
 
     def _topic_id(self, topic: str) -> str:
         known = self._consumer._cluster.topic_id(topic)  # noqa: SLF001 - only there is it kept up to date without asking

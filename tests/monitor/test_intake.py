@@ -291,6 +291,18 @@ def test_what_waits_in_memory_is_bounded_over_all_partitions() -> None:
     assert Counter(shelf.rows.values()) == everything(log)
 
 
+def test_a_client_that_has_lost_its_way_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = filled(), Shelf()
+    reader = Reader(log, shelf)
+    reader.step()
+    monkeypatch.setattr(reader.source, "poll", lambda _: {})
+    reader.step()
+    reader.intake._monotonic = lambda: 100.0  # noqa: SLF001 - time passes
+    with pytest.raises(SourceError, match="t/0 gives no messages although it has some"):
+        reader.step()
+
+
 def test_whatever_a_source_does_it_is_opened_anew() -> None:
     log, shelf = filled(), Shelf()
     failures = [SourceError("not there"), ValueError("a bug"), None, None]

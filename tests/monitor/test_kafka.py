@@ -246,8 +246,10 @@ def _is_complete(shelf: Shelf) -> bool:
 
 
 def test_a_topic_that_is_not_there_is_named(broker: Broker) -> None:
-    with pytest.raises(SourceError, match="has no topic no-such-topic; make it"):
-        Kafka(spec(broker, "no-such-topic"))
+    with contextlib.closing(Kafka(spec(broker, "no-such-topic"))) as source:
+        source.poll(1.0)
+        with pytest.raises(SourceError, match="has no topic no-such-topic; make it"):
+            source.ends([])
 
 
 def test_a_time_that_no_clock_shows_stops_nothing(broker: Broker) -> None:

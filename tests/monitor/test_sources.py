@@ -94,7 +94,7 @@ def by_kafka(service: Service, _: Path, broker: Broker) -> None:
     thread = threading.Thread(target=run_intake, args=arguments)
     thread.start()
     try:
-        wait_until(lambda: _done(service) == 51, "51 lines", 30)
+        wait_until(lambda: _done(service) == 51, "51 lines")
     finally:
         stopped.set()
         thread.join()

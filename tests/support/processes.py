@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import pytest
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 def unavailable(reason: str) -> NoReturn:
