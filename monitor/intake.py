@@ -28,8 +28,6 @@ from monitor.sources import Mark, Place, Source, SourceError
 PROGRESS_SECONDS = 5.0
 STALL_SECONDS = 15.0
 """A partition that has messages and gives none for so long: the client has lost its way, and is made anew."""
-SILENCE_SECONDS = 20.0
-"""A source that answers nothing for so long is made anew, too."""
 MOST_BATCHES_HELD = 8
 """So many batches' bytes may wait in memory, over all partitions."""
 NOTHING_YET = datetime.fromtimestamp(0, UTC)
@@ -107,7 +105,6 @@ class Intake:
         self._monotonic = monotonic
         self._now = now
         self._looked = -PROGRESS_SECONDS
-        self._heard_at = monotonic()
         self._seen: int | None = None
         self._unsure = True
         self._buffers: dict[Place, Buffer] = {}
@@ -306,13 +303,10 @@ class Intake:
         try:
             ends = self._source.ends(self._buffers)
             read_to = {place: self._source.position(place) for place in ends}
-        except SourceError as error:  # mostly the source connects anew by itself
-            self._metrics.source_up.set(0)
-            if self._monotonic() - self._heard_at > SILENCE_SECONDS:
-                raise
+        except SourceError as error:  # the source connects anew by itself
             log.warning("it is not known how far the log goes", reason=str(error))
+            self._metrics.source_up.set(0)
             return
-        self._heard_at = self._monotonic()
         progress = []
         for place, end in ends.items():
             buffer = self._buffers[place]

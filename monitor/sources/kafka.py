@@ -68,6 +68,7 @@ class Kafka:
                 bootstrap_timeout_ms=int(bootstrap_seconds * 1000),
                 kafka_client=client,
             )
+            self._consumer._cluster.config["allow_auto_create_topics"] = False  # noqa: SLF001 - else the setting is lost
             self._consumer.subscribe(list(spec.topics), listener=self._counter)
         self._spec = spec
 
@@ -78,6 +79,7 @@ class Kafka:
 
     def poll(self, seconds: float) -> Mapping[Place, Sequence[Message]]:
         """New messages, in order."""
+        self._mend_the_library()
         try:
             with _refused("failed", self._spec):
                 polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
@@ -149,6 +151,20 @@ class Kafka:
         """Leave the group."""
         with _refused("was left in disorder", self._spec):
             self._consumer.close(autocommit=False, timeout_ms=5_000)
+
+    def _mend_the_library(self) -> None:
+        """Keep kafka-python (3.0.12) from forgetting partitions for ever.
+
+        A member that leads its group and takes part in a rebalance because partitions were added forgets the rebalance
+        when a poll runs out of time in the middle of it: what it thinks is assigned stays as it was, and nothing is
+        fetched. And what is left of a fetch whose partition was paused half read is only taken up again while there is
+        no last fetch, which there is, empty.
+        """
+        coordinator, fetcher = self._consumer._coordinator, self._consumer._fetcher  # noqa: SLF001 - see above
+        if coordinator.rejoining:
+            coordinator.request_rejoin()
+        if not fetcher._next_partition_records:  # noqa: SLF001
+            fetcher._next_partition_records = None  # noqa: SLF001
 
     def _topic_id(self, topic: str) -> str:
         known = self._consumer._cluster.topic_id(topic)  # noqa: SLF001 - only there is it kept up to date without asking

@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NoReturn
 
 import pytest
 from fake_log import FakeLog, FakeSource, Later, Shelf
@@ -290,22 +289,6 @@ def test_what_waits_in_memory_is_bounded_over_all_partitions() -> None:
     assert held == 0
     reader.drain(log)
     assert Counter(shelf.rows.values()) == everything(log)
-
-
-def test_a_client_that_answers_nothing_for_long_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
-    log, shelf = filled(), Shelf()
-    reader = Reader(log, shelf)
-    reader.step()
-
-    def silent(_: object) -> NoReturn:
-        raise SourceError("no answer")
-
-    monkeypatch.setattr(reader.source, "ends", silent)
-    reader.step()  # for a while that is borne
-    reader.intake._monotonic = lambda: 100.0  # noqa: SLF001 - time passes
-    with pytest.raises(SourceError, match="no answer"):
-        reader.step()
 
 
 def test_a_client_that_has_lost_its_way_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from monitor.config import KafkaSource
 from monitor.intake import run_intake
 from monitor.metrics import Metrics
 from monitor.sources import Source, SourceError
-from monitor.sources.kafka import Kafka, open_kafka
+from monitor.sources.kafka import SETTINGS, Kafka, open_kafka
 
 pytestmark = [
     # kafka-python leaves sockets of failed connection attempts to the garbage collector
@@ -245,11 +245,48 @@ def _is_complete(shelf: Shelf) -> bool:
     return bool(shelf.progress) and all(p.complete_until > just_now for p in shelf.progress)
 
 
-def test_a_topic_that_is_not_there_is_named(broker: Broker) -> None:
+def test_a_topic_that_is_not_there_is_named_and_not_made(broker: Broker) -> None:
     with contextlib.closing(Kafka(spec(broker, "no-such-topic"))) as source:
-        source.poll(1.0)
+        for _ in range(3):
+            source.poll(0.5)
         with pytest.raises(SourceError, match="has no topic no-such-topic; make it"):
             source.ends([])
+    assert "no-such-topic" not in broker.topics()
+
+
+def test_a_rebalance_that_takes_longer_than_a_poll_is_finished(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.STALL_SECONDS", 1e9)  # nothing else may come to its help
+    topic, shelf = broker.topic(partitions=1), Safe()
+    broker.produce(topic, numbered(0, 100))
+    source = Kafka(spec(broker, topic))
+    coordinator = source._consumer._coordinator  # noqa: SLF001
+    assign = coordinator._perform_assignment  # noqa: SLF001
+
+    def slowly(*arguments: Any) -> Any:
+        assigned = assign(*arguments)
+        time.sleep(0.5)  # a machine that has other things to do; the poll that waits for it ends now
+        return assigned
+
+    with reading(lambda: source, shelf):
+        wait_until(has(shelf, 100), "100 rows")
+        monkeypatch.setattr(coordinator, "_perform_assignment", slowly)
+        broker.add_partitions(topic, 4)
+        source._consumer._cluster.request_update()  # noqa: SLF001 - it would notice in some minutes
+        broker.produce(topic, [{**m, "partition": n % 4} for n, m in enumerate(numbered(100, 200))])
+        wait_until(has(shelf, 200), "200 rows")
+    assert Counter(shelf.rows.values()) == expected(200)
+
+
+def test_what_was_fetched_of_a_partition_and_held_back_is_read_later(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.sources.kafka.SETTINGS", {**SETTINGS, "max_poll_records": 30})
+    monkeypatch.setattr("monitor.intake.STALL_SECONDS", 1e9)
+    topic, shelf = broker.topic(partitions=2), Safe()
+    broker.produce(topic, [{"value": b"%d" % n, "partition": n % 2} for n in range(1_000)])
+    with reading(lambda: Kafka(spec(broker, topic)), shelf, Limits(rows=20, seconds=0.2)):
+        wait_until(has(shelf, 1_000), "1000 rows")
+    assert Counter(shelf.rows.values()) == expected(1_000)
 
 
 def test_a_time_that_no_clock_shows_stops_nothing(broker: Broker) -> None:

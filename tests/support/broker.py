@@ -59,10 +59,20 @@ class Broker:
         with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.bootstrap)) as admin:
             yield admin
 
+    def topics(self) -> list[str]:
+        with self._admin() as admin:
+            return list(admin.list_topics())
+
     def delete(self, name: str) -> None:
         with self._admin() as admin:
             admin.delete_topics([name])
             wait_until(lambda: name not in admin.list_topics(), f"topic {name} to be gone")
+
+    def add_partitions(self, name: str, partitions: int) -> None:
+        from kafka.admin import NewPartitions
+
+        with self._admin() as admin:
+            admin.create_partitions({name: NewPartitions(partitions)})
 
     def delete_before(self, offsets: dict[Any, int]) -> None:
         with self._admin() as admin:
@@ -126,7 +136,6 @@ def _settings(folder: Path, port: int, secure_port: int, controller: int) -> str
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(folder / "broker.pem"),
         "log.dirs": str(folder / "logs"),
-        "auto.create.topics.enable": "false",
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,
         "transaction.state.log.replication.factor": 1,
