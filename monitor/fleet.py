@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from monitor.folding import span
 from monitor.registry import Model
 from monitor.store import Store
 
@@ -46,7 +47,7 @@ class Place:
 
 def fleet(store: Store, model: Model, at: datetime) -> list[Place]:
     """Every version on every server up to a time, by server and first sight."""
-    table = store.query("served", environment=model.environment, model=model.name, start=BEGINNING, end=at)
+    table = served(store, model.environment, model.name, BEGINNING, at)
     releases = store.query("releases", environment=model.environment, model=model.name, until=at)
     latest = dict(table.group_by("server").agg(pl.col("last_seen").max()).iter_rows())
     recent = at - min(model.spec.windows)
@@ -65,6 +66,12 @@ def fleet(store: Store, model: Model, at: datetime) -> list[Place]:
     ]
 
 
+def served(store: Store, environment: str, model: str, start: datetime, end: datetime) -> pl.DataFrame:
+    """A row per version and server: rows, requests, and the first and the last minute."""
+    hours = span(store, environment, model, start, end)
+    return store.query("served", environment=environment, model=model, **hours.parameters)
+
+
 class ServedTraffic:
     """What served between two times: the view of the fleet that the alerts room asks for."""
 
@@ -73,7 +80,7 @@ class ServedTraffic:
 
     def served(self, environment: str, model: str, since: datetime, until: datetime) -> Mapping[str, Mapping[str, int]]:
         """Rows per version and server in whole minutes from ``since`` to ``until``."""
-        table = self._store.query("served", environment=environment, model=model, start=since, end=until)
+        table = served(self._store, environment, model, since, until)
         rows: dict[str, dict[str, int]] = {}
         for version, server, count in table.select("version", "server", "rows").iter_rows():
             rows.setdefault(version, {})[server] = count

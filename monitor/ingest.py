@@ -21,13 +21,14 @@ from alerts.ledger import LedgerError
 from monitor.columns import PredictionColumns, prediction_columns, redact
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.decode import Decoded, Fields, Reject, decode
+from monitor.folding import mark
 from monitor.profile import profile_rows, segment_value, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.store import Store, StoreError
 from monitor.store.literals import literal
 
-BATCH_TABLES = ("predictions", "features", "profiles", "labels", "releases", "health", "dead_letters")
+BATCH_TABLES = ("predictions", "features", "profile_batches", "labels", "releases", "health", "dead_letters")
 HASH_FACTOR = 2654435761
 HASH_RANGE = 2**32
 log = structlog.get_logger()
@@ -144,9 +145,11 @@ class Ingest:
 
     def forget(self, origin: Origin) -> None:
         """Remove everything that is there of a batch."""
+        profiles = self._store.query("batch_profiles", source=origin.source, batch=origin.batch)
         for table in BATCH_TABLES:
             where = f"source = {literal(origin.source)} AND batch = {literal(origin.batch)}"
             self._store.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 - quoted, and tables are ours
+        mark(self._store, profiles)
 
     def _take_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
         model = self._registry.learn(environment, name, events, origin.first_arrived)

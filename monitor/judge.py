@@ -15,7 +15,8 @@ from detectors.finding import Finding, Status, Subject, Window
 from detectors.health import health_finding
 from detectors.layout import LayoutError
 from monitor.findings import save_findings
-from monitor.fleet import BEGINNING
+from monitor.fleet import BEGINNING, served
+from monitor.folding import fold
 from monitor.measure import Measure, accuracy_findings, no_reference
 from monitor.reference import References, window_name
 from monitor.registry import Model
@@ -35,6 +36,7 @@ class Judge:
     def traffic(self, model: Model, window: Window, now: datetime) -> list[Finding]:
         """Drift, contrasts, latency, errors and volume, from all events of a window."""
         model, problem = self._with_reference(model, now)
+        fold(self.store, model.environment, model.name, window.start, window.end, now)
         traffic = read_traffic(self.store, model, window.start, window.end)
         if model.layout is not None and traffic.unplaced():
             self.references.complete(model, window.start, window.end)
@@ -75,10 +77,8 @@ class Judge:
 
     def _health(self, model: Model, window: Window) -> Iterator[Finding]:
         """Health checks of the servers that served the model in the window or the day before."""
-        served = self.store.query(
-            "served", environment=model.environment, model=model.name, start=window.end - DAY, end=window.end
-        )
-        servers = set(served["server"].to_list())
+        lately = served(self.store, model.environment, model.name, window.end - DAY, window.end)
+        servers = set(lately["server"].to_list())
         probes = self.store.query("probes", environment=model.environment, start=window.start, end=window.end)
         for row in probes.iter_rows(named=True):
             if row["server"] in servers:
@@ -108,8 +108,6 @@ class Judge:
         versions = sorted({version for version, _ in traffic.places()})
         if len(versions) <= 1:
             return "".join(versions)
-        served = self.store.query(
-            "served", environment=model.environment, model=model.name, start=BEGINNING, end=window.end
-        )
-        first = served.group_by("version").agg(pl.col("first_seen").min()).sort("first_seen", "version")
+        until_now = served(self.store, model.environment, model.name, BEGINNING, window.end)
+        first = until_now.group_by("version").agg(pl.col("first_seen").min()).sort("first_seen", "version")
         return str(first.filter(pl.col("version").is_in(versions))["version"][0])

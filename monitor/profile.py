@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from detectors.layout import Layout
 from monitor.columns import PredictionColumns
 from monitor.config import ModelSpec
+from monitor.folding import mark
 from monitor.registry import Model
 from monitor.store import Store
 
@@ -94,12 +95,11 @@ def profile_rows(columns: PredictionColumns, spec: ModelSpec, layout: Layout | N
 def write_profiles(store: Store, model: Model, profiles: pl.DataFrame) -> None:
     """Write profile rows that know their source and batch."""
     layout_id = model.layout.id if model.layout else ""
-    store.insert(
-        "profiles",
-        profiles.with_columns(
-            environment=pl.lit(model.environment), model=pl.lit(model.name), layout_id=pl.lit(layout_id)
-        ),
+    named = profiles.with_columns(
+        environment=pl.lit(model.environment), model=pl.lit(model.name), layout_id=pl.lit(layout_id)
     )
+    store.insert("profile_batches", named)
+    mark(store, named)
 
 
 def _numbered(keys: Iterable[T]) -> tuple[NDArray[np.int64], list[T]]:

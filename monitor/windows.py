@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from monitor.folding import span
 from monitor.registry import Model
 from monitor.store import Store
 
@@ -121,9 +122,8 @@ def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> 
         "window_profiles",
         environment=model.environment,
         model=model.name,
-        start=start,
-        end=end,
         layout_id=layout.id if layout else "",
+        **span(store, model.environment, model.name, start, end).parameters,
     )
     matrix = np.zeros((table.height, layout.size if layout else 0), np.int64)
     if layout:

@@ -7,14 +7,14 @@ one statement each, applied in order and never changed afterwards.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Protocol
 
 import polars as pl
 
-Parameter = str | int | float | datetime
+Parameter = str | int | float | datetime | Sequence[int]
 
 
 class StoreError(Exception):

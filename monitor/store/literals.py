@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from monitor.store import Parameter
 
 INTEGERS = {"Int64": range(-(2**63), 2**63), "UInt64": range(2**64)}
-TYPES = ("String", *INTEGERS, "Float64", "DateTime64(3, 'UTC')")
+TYPES = ("String", *INTEGERS, "Float64", "Array(UInt64)", "DateTime64(3, 'UTC')")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TOKEN = re.compile(
     r"""'(?:[^'\\]|\\.)*' | `(?:[^`\\]|\\.)*` | "(?:[^"\\]|\\.)*"  # what stands in quotes is no placeholder
@@ -61,6 +61,8 @@ def _typed(name: str, kind: str, value: Parameter) -> str:
             return f"CAST('{value}' AS {kind})"
         case "Float64", int() | float() if not isinstance(value, bool):
             return f"toFloat64({float(value)!r})"
+        case "Array(UInt64)", list() | tuple() if all(n in INTEGERS["UInt64"] for n in value):
+            return f"[{', '.join(map(str, value))}]" if value else "CAST([] AS Array(UInt64))"
         case "DateTime64(3, 'UTC')", datetime() if value.tzinfo is not None:
             return f"fromUnixTimestamp64Milli({(value - EPOCH) // timedelta(milliseconds=1)}, 'UTC')"
     if kind in TYPES:

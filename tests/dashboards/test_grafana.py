@@ -245,7 +245,7 @@ def test_servers_and_models_of_the_same_name_in_two_environments_are_told_apart(
 
 
 def test_every_table_is_read_without_what_came_twice() -> None:
-    tables = "dead_letters|features|findings|health|labels|predictions|profiles|releases|schemas"
+    tables = "dead_letters|features|findings|health|labels|predictions|profile_batches|releases|schemas"
     for path in files("dashboards.grafana").joinpath("queries").iterdir():
         sql = path.read_text("utf-8")
         for table, final in re.findall(rf"FROM ({tables})\b( FINAL)?", sql):

@@ -110,10 +110,10 @@ def test_a_reference_profiles_what_came_before_it(make_service: ServiceMaker) ->
     service = make_service(models={"m": {"features": FEATURES, "segments": {"plan": ["vip"]}}})
     for number in range(5):  # several batches, so that each must find its own profile again
         service.take(ndjson([prediction(10 * number + i, NOON, segments={"plan": "vip"}) for i in range(10)]), "http")
-    before = service.store.select("SELECT count() AS n FROM profiles FINAL")["n"][0]
+    before = service.store.select("SELECT count() AS n FROM profile_batches FINAL")["n"][0]
     train(service)
     assert profile(service) == (50, 50)
-    assert service.store.select("SELECT count() AS n FROM profiles FINAL")["n"][0] == before
+    assert service.store.select("SELECT count() AS n FROM profile_batches FINAL")["n"][0] == before
 
 
 def test_odd_values_survive_being_stored_and_profiled_later(make_service: ServiceMaker) -> None:
@@ -127,7 +127,7 @@ def test_odd_values_survive_being_stored_and_profiled_later(make_service: Servic
     counts = read_traffic(service.store, model, NOON - DAY, NOON + DAY).counts()[model.layout.spans["x"]]
     found = {label: int(n) for label, n in zip(model.layout.by_name["x"].labels, counts, strict=True) if n}
     assert found == {"1": 1, "missing": 1, "not_finite": 2, "wrong_kind": 2}
-    assert service.store.select("SELECT sum(undeclared) AS n FROM profiles FINAL")["n"][0] == len(odd)
+    assert service.store.select("SELECT sum(undeclared) AS n FROM profile_batches FINAL")["n"][0] == len(odd)
 
 
 def huge(event: dict[str, Any]) -> bytes:
@@ -308,7 +308,8 @@ def test_a_line_that_brings_a_fault_to_light_holds_nothing_up(
         )
     counts = service.status()["rows"]
     assert (counts["predictions"], counts["dead_letters"]) == (308, 2)
-    assert service.store.select("SELECT sum(n) AS n FROM profiles FINAL WHERE segment = ''")["n"].to_list() == [308]
+    profiled = service.store.select("SELECT sum(n) AS n FROM profile_batches FINAL WHERE segment = ''")
+    assert profiled["n"].to_list() == [308]
 
 
 def test_a_fault_that_no_line_brings_is_not_hidden(make_service: ServiceMaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_every_form_of_message_is_taken_in_once(broker: Broker, make_service: Se
     service = make_service(sources={"kafka": spec(broker, topic).model_dump()})
     with reading(lambda: open_kafka(spec(broker, topic)), service):
         wait_until(lambda: _counts(service) == (10, 1), "10 predictions and a dead letter")
-    profiled = service.store.select("SELECT sum(n) AS n FROM profiles FINAL WHERE segment = ''")["n"][0]
+    profiled = service.store.select("SELECT sum(n) AS n FROM profile_batches FINAL WHERE segment = ''")["n"][0]
     assert profiled == 10
     letter = service.store.select("SELECT source, batch, reason FROM dead_letters").to_dicts()[0]
     assert letter["source"].startswith(f"kafka/{topic}/2/")

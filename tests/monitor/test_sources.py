@@ -40,7 +40,7 @@ TABLES: Mapping[str, str] = {
     "dead_letters": "SELECT reason, detail, hex(raw) AS bytes FROM dead_letters FINAL ORDER BY bytes",
     "profiles": (
         "SELECT version, server, role, segment, minute, weight, sum(n) AS n, sum(failed) AS failed, "
-        "sum(undeclared) AS undeclared, sumMap(cells, counts) AS filled FROM profiles FINAL "
+        "sum(undeclared) AS undeclared, sumMap(cells, counts) AS filled FROM profile_batches FINAL "
         "GROUP BY version, server, role, segment, minute, weight "
         "ORDER BY version, server, role, segment, minute, weight"
     ),

@@ -151,7 +151,7 @@ def assert_every_count_is_right(service: Service, table: pl.DataFrame) -> None:
     service.references.complete(model, FIRST, last)
     for number, server in enumerate(SERVERS):
         profiles = service.store.select(
-            "SELECT sumMap(cells, counts) AS both, sum(n) AS n FROM profiles FINAL "
+            "SELECT sumMap(cells, counts) AS both, sum(n) AS n FROM profile_batches FINAL "
             "WHERE segment = '' AND server = {server:String}",
             server=server,
         )

@@ -128,7 +128,7 @@ def assert_exact(store: Store) -> None:
     assert rows.to_dicts() == [{"n": EVENTS, "ids": EVENTS}]
     assert store.select("SELECT count() AS n FROM features FINAL")["n"].to_list() == [EVENTS]
     profiled = store.select(
-        "SELECT server, sum(n) AS n FROM profiles FINAL WHERE segment = '' GROUP BY server ORDER BY server"
+        "SELECT server, sum(n) AS n FROM profile_batches FINAL WHERE segment = '' GROUP BY server ORDER BY server"
     )
     assert profiled.to_dicts() == [{"server": f"pod-{i}", "n": EVENTS // 5} for i in range(5)]
     assert store.query("counts")["dead_letters"].to_list() == [0]

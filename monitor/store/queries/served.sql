@@ -1,13 +1,25 @@
--- Which version served on which server, how much, and when.
+-- Which version served on which server, how much, and when: of some generations of whole hours, and of the batches whose
+-- minute is in a span and not in those hours.
 SELECT
     version,
     server,
     sum(n) AS rows,
     sum(n * weight) AS requests,
-    min(minute) AS first_seen,
-    max(minute) AS last_seen
-FROM profiles FINAL
-WHERE environment = {environment:String} AND model = {model:String} AND segment = '' AND role = 'live'
-    AND minute >= {start:DateTime64(3, 'UTC')} AND minute < {end:DateTime64(3, 'UTC')}
+    min(first_minute) AS first_seen,
+    max(last_minute) AS last_seen
+FROM
+(
+    SELECT version, server, weight, first_minute, last_minute, n
+    FROM profile_hours FINAL
+    WHERE environment = {environment:String} AND model = {model:String} AND segment = '' AND role = 'live'
+        AND hour >= {start:DateTime64(3, 'UTC')} AND hour < {end:DateTime64(3, 'UTC')}
+        AND generation IN {generations:Array(UInt64)}
+    UNION ALL
+    SELECT version, server, weight, minute AS first_minute, minute AS last_minute, n
+    FROM profile_batches FINAL
+    WHERE environment = {environment:String} AND model = {model:String} AND segment = '' AND role = 'live'
+        AND minute >= {batches_start:DateTime64(3, 'UTC')} AND minute < {batches_end:DateTime64(3, 'UTC')}
+        AND toUnixTimestamp(toStartOfHour(minute)) NOT IN {folded_hours:Array(UInt64)}
+)
 GROUP BY version, server
 ORDER BY server, first_seen, version

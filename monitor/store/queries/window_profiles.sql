@@ -1,4 +1,5 @@
--- The profiles of a window, one row per version, server, segment, role and sampling weight.
+-- The profiles of a window, one row per version, server, segment, role and sampling weight: of some generations of whole
+-- hours, and of the batches whose minute is in a span and not in those hours.
 SELECT
     version,
     server,
@@ -12,8 +13,22 @@ SELECT
     sumMapIf(cells, counts, layout_id = {layout_id:String}) AS filled,
     tupleElement(filled, 1) AS filled_cells,
     tupleElement(filled, 2) AS filled_counts
-FROM profiles FINAL
-WHERE environment = {environment:String} AND model = {model:String}
-    AND minute >= {start:DateTime64(3, 'UTC')} AND minute < {end:DateTime64(3, 'UTC')}
+FROM
+(
+    SELECT
+        version, server, segment, role, weight, layout_id, n, failed, undeclared, cells, counts
+    FROM profile_hours FINAL
+    WHERE environment = {environment:String} AND model = {model:String}
+        AND hour >= {start:DateTime64(3, 'UTC')} AND hour < {end:DateTime64(3, 'UTC')}
+        AND generation IN {generations:Array(UInt64)}
+    UNION ALL
+    SELECT
+        version, server, segment, role, weight, layout_id, n, failed, undeclared, cells,
+        CAST(counts, 'Array(UInt64)') AS counts
+    FROM profile_batches FINAL
+    WHERE environment = {environment:String} AND model = {model:String}
+        AND minute >= {batches_start:DateTime64(3, 'UTC')} AND minute < {batches_end:DateTime64(3, 'UTC')}
+        AND toUnixTimestamp(toStartOfHour(minute)) NOT IN {folded_hours:Array(UInt64)}
+)
 GROUP BY version, server, segment, role, weight
 ORDER BY version, server, segment, role, weight

@@ -1,6 +1,6 @@
 -- Counts over the cells of a model's layout, of all events, per batch and minute. Only cells that are not zero are kept.
 -- A row belongs to one sampling weight, so weighted and raw counts can both be had; segment '' is everything.
-CREATE TABLE IF NOT EXISTS profiles
+CREATE TABLE IF NOT EXISTS profile_batches
 (
     environment LowCardinality(String),
     model LowCardinality(String),

@@ -1,0 +1,151 @@
+"""Hours added up once: whatever is written, and whenever hours are made, what is read is what the batches hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from given import NOON, ServiceMaker, StillClock, ndjson, prediction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from monitor.fleet import served
+from monitor.folding import fold, mark, span
+from monitor.store import Store
+
+HOUR = timedelta(hours=1)
+START = NOON - 4 * HOUR
+PLACE = {"environment": "production", "model": "m"}
+ONE = ("production", "m")
+
+
+def write(store: Store, batch: str, minutes: Sequence[int], counts: Sequence[int], version: str = "1") -> None:
+    """A batch of one server that has some events in some minutes."""
+    rows = pl.DataFrame(
+        {
+            "minute": [START + timedelta(minutes=m) for m in minutes],
+            "n": pl.Series(counts, dtype=pl.UInt64),
+            "failed": pl.Series([0] * len(counts), dtype=pl.UInt64),
+            "undeclared": pl.Series([1] * len(counts), dtype=pl.UInt64),
+            "cells": pl.Series([[m % 5, 7] for m in minutes], dtype=pl.List(pl.UInt32)),
+            "counts": pl.Series([[c, 2 * c] for c in counts], dtype=pl.List(pl.UInt32)),
+        }
+    ).with_columns(
+        **{name: pl.lit(value) for name, value in PLACE.items()},
+        version=pl.lit(version),
+        server=pl.lit("pod-1"),
+        role=pl.lit("live"),
+        segment=pl.lit(""),
+        weight=pl.lit(1.0),
+        layout_id=pl.lit("l"),
+        source=pl.lit("s"),
+        batch=pl.lit(batch),
+    )
+    store.insert("profile_batches", rows)
+    mark(store, rows)
+
+
+def read(store: Store, start: datetime = START, end: datetime = NOON) -> pl.DataFrame:
+    parameters = span(store, *ONE, start, end).parameters
+    return store.query("window_profiles", **PLACE, layout_id="l", **parameters).drop("filled")
+
+
+def read_batches(store: Store, start: datetime = START, end: datetime = NOON) -> pl.DataFrame:
+    none_folded = replace(span(store, *ONE, start, end), hours=[], generations=[])
+    return store.query("window_profiles", **PLACE, layout_id="l", **none_folded.parameters).drop("filled")
+
+
+def test_folded_hours_are_read_like_their_batches(any_store: Store) -> None:
+    write(any_store, "a", [0, 59, 60, 61, 119, 200], [1, 2, 3, 4, 5, 6])
+    write(any_store, "b", [0, 61], [10, 20], version="2")
+    expected = read_batches(any_store)
+    assert fold(any_store, *ONE, START, NOON, NOON) == 3
+    any_store.execute("TRUNCATE TABLE profile_batches")  # so that nothing can come from there
+    assert_frame_equal(read(any_store), expected)
+    times = served(any_store, *ONE, START, NOON).select("version", "rows", "first_seen", "last_seen").rows()
+    assert times == [
+        ("1", 21, START, START + timedelta(minutes=200)),
+        ("2", 30, START, START + timedelta(minutes=61)),
+    ]
+
+
+def test_an_hour_that_holds_is_not_made_again(any_store: Store) -> None:
+    write(any_store, "a", [0, 60], [1, 1])
+    assert fold(any_store, *ONE, START, NOON, NOON) == 2
+    assert fold(any_store, *ONE, START, NOON, NOON) == 0
+    write(any_store, "late", [70], [5])
+    assert read(any_store)["rows"].to_list() == [7]
+    assert fold(any_store, *ONE, START, NOON, NOON) == 1
+    assert read(any_store)["rows"].to_list() == [7]
+
+
+def test_only_whole_hours_are_taken_from_sums(any_store: Store) -> None:
+    write(any_store, "a", [10, 50, 70, 130], [1, 2, 4, 8])
+    fold(any_store, *ONE, START, NOON, NOON)
+    half_past = timedelta(minutes=30)
+    assert read(any_store, START + half_past, START + 2 * HOUR + half_past)["rows"].to_list() == [14]
+    assert fold(any_store, *ONE, START + half_past, START + HOUR, NOON) == 0
+
+
+def test_what_is_written_while_an_hour_is_made_is_not_lost(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(any_store, "a", [0], [1])
+    query = any_store.query
+    late = iter(["b"])
+
+    def slow_query(name: str, **parameters: Any) -> pl.DataFrame:
+        rows = query(name, **parameters)
+        for batch in late if name == "hour_profiles" else ():
+            write(any_store, batch, [1], [5])
+        return rows
+
+    monkeypatch.setattr(any_store, "query", slow_query)
+    fold(any_store, *ONE, START, NOON, NOON)
+    assert read(any_store)["rows"].to_list() == [6]
+
+
+def test_a_batch_that_is_removed_takes_its_hours_down(make_service: ServiceMaker, clock: StillClock) -> None:
+    from monitor.ingest import Origin
+
+    clock.at = NOON
+    service = make_service()
+    lines = ndjson([prediction(n, NOON - HOUR) for n in range(10)]).split(b"\n")
+    origin = Origin("kafka/t/0/x", "0", NOON)
+    service.take_batch(lines, origin)
+    assert fold(service.store, "production", "m", START, NOON, NOON) == 1
+    service.forget_batch(origin)
+    assert served(service.store, "production", "m", START, NOON).is_empty()
+    service.take_batch(lines[:4], origin)
+    assert served(service.store, "production", "m", START, NOON)["rows"].sum() == 4
+
+
+def test_judging_a_window_makes_its_hours(make_service: ServiceMaker, clock: StillClock) -> None:
+    clock.at = NOON - timedelta(minutes=1)
+    service = make_service()
+    service.take(ndjson([prediction(n, NOON - timedelta(minutes=n % 50 + 5)) for n in range(300)]), "http")
+    clock.at = NOON + timedelta(minutes=10)
+    service.judge_due(clock.at)
+    assert span(service.store, "production", "m", NOON - HOUR, NOON).hours == [NOON - HOUR]
+
+
+writes = st.lists(
+    st.tuples(st.sampled_from("abc"), st.lists(st.integers(0, 239), min_size=1, max_size=4, unique=True)), max_size=4
+)
+steps = st.lists(st.one_of(writes.map(lambda w: ("write", w)), st.just(("fold", []))), min_size=1, max_size=5)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps)
+def test_whatever_the_order_of_writing_and_folding_nothing_is_lost_or_twice(store: Store, steps: Any) -> None:
+    for table in ("profile_batches", "profile_hours", "profile_folds", "profile_marks"):
+        store.execute(f"TRUNCATE TABLE {table}")
+    for kind, batches in steps:
+        if kind == "fold":
+            fold(store, *ONE, START, NOON, NOON)
+        for number, (batch, minutes) in enumerate(batches):
+            write(store, batch, minutes, [number + 1] * len(minutes))  # the same batch again replaces its rows
+        assert_frame_equal(read(store), read_batches(store))
