@@ -27,6 +27,7 @@ from starlette.types import Scope as Connection
 from alerts.ledger import BadCallbackError, LedgerError, UnknownActionError, WrongTokenError
 from dashboards.page import render_page
 from detectors.layout import LayoutError
+from monitor.audit import AuditError
 from monitor.config import ApiKey, ConfigError, Scope
 from monitor.events import json_schema
 from monitor.overview import overview
@@ -258,6 +259,11 @@ def _questions(service: Service, access: Access) -> APIRouter:
         """Judge the windows that end at a time. Nothing is sent to anyone."""
         return service.evaluate(model, at, environment)
 
+    @routes.post("/v1/audit", dependencies=[access.needs("admin", all_models=True)])
+    def audit(start: At = None, end: At = None, *, repair: bool = False) -> dict[str, Any]:
+        """Hold what is kept against what was counted when it came in; repair what can be, if asked to."""
+        return service.audit(start, end, repair=repair)
+
     return routes
 
 
@@ -363,6 +369,7 @@ _STATUS: Mapping[type[Exception], int] = {
     TableError: 422,
     StoreError: 503,
     LedgerError: 503,
+    AuditError: 409,
 }
 
 

@@ -199,6 +199,29 @@ def export(
 
 
 @app.command()
+def audit(
+    config: ConfigPath = DEFAULT_CONFIG,
+    start: Annotated[str | None, typer.Option("--from", help="RFC 3339 with an offset; a day before --to.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="RFC 3339 with an offset; now.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take in again what is lacking, where it can be had.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold rows and profiles against what was counted when they came in. Exits with 1 if they differ."""
+    from monitor.show import show_audit
+
+    with _service(config) as service, _working("Counting"):
+        found = service.audit(_time(start), _time(end), repair=repair)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show_audit(found)
+    if found["disagreements"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def migrate(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Bring the store's tables up to date. Starting the service does it too."""
     from monitor.service import Service
@@ -260,6 +283,7 @@ def _expected() -> tuple[type[Exception], ...]:
     """Errors that are the user's to mend: shown as one message, without a traceback."""
     from alerts.ledger import LedgerError
     from detectors.layout import LayoutError
+    from monitor.audit import AuditError
     from monitor.config import ConfigError
     from monitor.demo.fleet import FleetError
     from monitor.reference import TableError
@@ -267,7 +291,8 @@ def _expected() -> tuple[type[Exception], ...]:
     from monitor.remote import RemoteError
     from monitor.store import StoreError
 
-    return (ConfigError, FleetError, LayoutError, LedgerError, RemoteError, StoreError, TableError, UnknownModelError)
+    told = (AuditError, ConfigError, FleetError, LayoutError, LedgerError, RemoteError, StoreError, TableError)
+    return (*told, UnknownModelError)
 
 
 def _check_rooms() -> None:

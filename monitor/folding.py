@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from monitor.store import Parameter, Store
 
@@ -72,6 +74,27 @@ def mark(store: Store, profiles: pl.DataFrame) -> None:
     """Leave a mark on every hour that some profile rows belong to. To be called when they are written."""
     hours = profiles.select("environment", "model", hour=pl.col("minute").dt.truncate("1h")).unique()
     store.insert("profile_marks", hours.with_columns(marks=pl.lit(1, pl.UInt64)))
+
+
+def count_hours(
+    at: NDArray[np.float64], prediction_rows: NDArray[np.bool_], feature_rows: NDArray[np.bool_]
+) -> pl.DataFrame:
+    """What a batch has of each hour: events, and the rows that are kept of them. ``at``: epoch seconds of the events.
+
+    >>> at, all_kept, one_kept = np.array([10.0, 3700.0, 20.0]), np.array([True] * 3), np.array([True, False, False])
+    >>> count_hours(at, all_kept, one_kept).drop("hour").rows()
+    [(2, 2, 1), (1, 1, 0)]
+    """
+    hours, of_event = np.unique(at // 3600, return_inverse=True)
+    size = len(hours)
+    return pl.DataFrame(
+        {
+            "hour": pl.Series((hours * 3_600_000).astype(np.int64)).cast(pl.Datetime("ms", "UTC")),
+            "events": np.bincount(of_event, minlength=size).astype(np.uint64),
+            "prediction_rows": np.bincount(of_event[prediction_rows], minlength=size).astype(np.uint64),
+            "feature_rows": np.bincount(of_event[feature_rows], minlength=size).astype(np.uint64),
+        }
+    )
 
 
 def _hours(store: Store, environment: str, model: str, start: datetime, end: datetime) -> pl.DataFrame:

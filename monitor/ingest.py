@@ -21,14 +21,24 @@ from alerts.ledger import LedgerError
 from monitor.columns import PredictionColumns, prediction_columns, redact
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.decode import Decoded, Fields, Reject, decode
-from monitor.folding import mark
+from monitor.folding import count_hours, mark
 from monitor.profile import profile_rows, segment_value, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.store import Store, StoreError
 from monitor.store.literals import literal
 
-BATCH_TABLES = ("predictions", "features", "profile_batches", "labels", "releases", "health", "dead_letters")
+BATCH_TABLES = (
+    "batches",
+    "batch_hours",
+    "predictions",
+    "features",
+    "profile_batches",
+    "labels",
+    "releases",
+    "health",
+    "dead_letters",
+)
 HASH_FACTOR = 2654435761
 HASH_RANGE = 2**32
 log = structlog.get_logger()
@@ -42,12 +52,15 @@ class Origin:
         When all of it had been received for the first time.
     arrivals
         When each line had been, in epoch seconds, where the lines did not come together.
+    last
+        Its last offset, where it is a range of a log and ``batch`` is the first.
     """
 
     source: str
     batch: str
     arrived: datetime
     arrivals: Sequence[float] | None = field(default=None, repr=False)
+    last: int | None = None
 
     @property
     def first_arrived(self) -> datetime:
@@ -121,7 +134,25 @@ class Ingest:
         self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
+        self._count(decoded, origin)  # when all else is there
         return Receipt(decoded.accepted, decoded.rejects)
+
+    def _count(self, decoded: Decoded, origin: Origin) -> None:
+        """Say what became of the batch, for the auditor."""
+        predictions = sum(map(len, decoded.predictions.values()))
+        count = pl.DataFrame(
+            {
+                "source": [origin.source],
+                "batch": [origin.batch],
+                "first": [-1 if origin.last is None else int(origin.batch)],
+                "last": [-1 if origin.last is None else origin.last],
+                "rejected": pl.Series([len(decoded.rejects)], dtype=pl.UInt64),
+                "predictions": pl.Series([predictions], dtype=pl.UInt64),
+                "others": pl.Series([decoded.accepted - predictions], dtype=pl.UInt64),
+                "received": [origin.arrived],
+            }
+        )
+        self._store.insert("batches", count)
 
     def _failing(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> list[Reject]:
         """The lines that cannot be processed even alone. Nothing is written."""
@@ -167,16 +198,20 @@ class Ingest:
         sampling = model.spec.sampling
         # Without a layout the rows are what profiles will be made from, so all are kept.
         of_features = 1.0 if model.layout is None else sampling.features
+        keeps = {}
         for table, fraction, rows in (
             ("features", of_features, _feature_rows(base, columns, model)),
             ("predictions", sampling.predictions, _slim_rows(base, columns)),
         ):
-            keep = kept(base["prediction_id"].to_list(), fraction)
+            keep = keeps[table] = kept(base["prediction_id"].to_list(), fraction)
             sampled = rows.filter(pl.Series(keep)).with_columns(pl.col("weight") / fraction)
             self._write(table, sampled, origin)
         profiles = profile_rows(columns, model.spec, model.layout).drop("origin")
         placed = profiles.with_columns(source=pl.lit(origin.source), batch=pl.lit(origin.batch))
         write_profiles(self._store, model, placed)
+        hours = count_hours(columns.at, keeps["predictions"], keeps["features"])
+        named = {"environment": model.environment, "model": model.name, "source": origin.source, "batch": origin.batch}
+        self._store.insert("batch_hours", hours.with_columns(**{name: pl.lit(value) for name, value in named.items()}))
 
     def _write_labels(self, decoded: Decoded, origin: Origin) -> None:
         self._redact_labels(decoded)

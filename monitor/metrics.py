@@ -43,6 +43,11 @@ class Metrics:
             "telltale_jobs_missed_total", "Scheduled runs that were skipped.", ["job"], registry=r
         )
         self.open_incidents = Gauge("telltale_open_incidents", "Incidents that are firing.", registry=r)
+        self.disagreements = Gauge(
+            "telltale_audit_disagreements",
+            "What the last audit found that is not as it was counted, repaired or not.",
+            registry=r,
+        )
         self.source_up = Gauge("telltale_kafka_up", "1 while Kafka is being read, 0 while not.", registry=None)
         """Registered where Kafka is to be read, as every other process would tell that it is not."""
         self.lag = Gauge(

@@ -196,13 +196,19 @@ class References:
         asked = {"environment": model.environment, "model": model.name}
         batches = self._store.query("unplaced", **asked, start=start, end=end, layout_id=_layout(model).id)
         for source, batch, events in batches.iter_rows():
-            rows = self._store.query("batch_rows", **asked, source=source, batch=batch, start=start, end=end)
-            if rows.height < events:
+            if not self.reprofile(model, source, batch, start, end, events):
                 log.warning("events without cells, and without all their rows", model=model.name, batch=batch)
-                continue
-            profiles = profile_rows(self._columns(model, rows), model.spec, model.layout).drop("origin")
-            placed = profiles.with_columns(source=pl.lit(source), batch=pl.lit(batch))
-            write_profiles(self._store, model, placed)
+
+    def reprofile(self, model: Model, source: str, batch: str, start: datetime, end: datetime, events: int) -> bool:
+        """Make the profiles of a batch in a span anew from its rows, unless there are fewer rows than events."""
+        asked = {"environment": model.environment, "model": model.name, "source": source, "batch": batch}
+        rows = self._store.query("batch_rows", **asked, start=start, end=end)
+        if rows.height < events:
+            return False
+        profiles = profile_rows(self._columns(model, rows), model.spec, model.layout).drop("origin")
+        placed = profiles.with_columns(source=pl.lit(source), batch=pl.lit(batch))
+        write_profiles(self._store, model, placed)
+        return True
 
     def _stored(self, model: Model, most: int) -> pl.DataFrame:
         return self._store.query("first_rows", environment=model.environment, model=model.name, most=most)

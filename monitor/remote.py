@@ -53,6 +53,11 @@ class RemoteService:
         query = _query(start=start, end=end, environment=environment)
         return self._request("GET", f"/v1/models/{_quoted(name)}/export?{query}")
 
+    def audit(self, start: datetime | None = None, end: datetime | None = None, *, repair: bool) -> dict[str, Any]:
+        """Hold what is kept against what was counted when it came in."""
+        query = _query(start=start, end=end, repair="true" if repair else None)
+        return dict(self._json("POST", f"/v1/audit?{query}"))
+
     def status(self) -> dict[str, Any]:
         """What is kept, and what goes on."""
         return dict(self._json("GET", "/v1/status"))

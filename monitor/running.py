@@ -28,6 +28,7 @@ REFRESH_ALERTS_SECONDS = 60.0
 JUDGE_SECONDS = 15.0
 FOLLOW_SECONDS = 10.0
 DELIVER_SECONDS = 2.0
+AUDIT_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
@@ -103,6 +104,7 @@ def scheduled(service: Service, *, judge: bool) -> Iterator[Schedule]:
         schedule.every(FOLLOW_SECONDS, "follow", service.follow)
         schedule.every(DELIVER_SECONDS, "deliver", service.deliver)
         schedule.every(REFRESH_ALERTS_SECONDS, "refresh_alerts", service.refresh_alerts)
+        schedule.every(AUDIT_SECONDS, "audit", service.audit_lately)
     schedule.start()
     try:
         yield schedule

@@ -21,6 +21,8 @@ from alerts.desk import Desk, ModelRules
 from alerts.ledger import Claim, Ledger, LedgerError
 from detectors.finding import Finding, Window, worst_first
 from detectors.layout import LayoutError
+from monitor.audit import AuditError, Auditor
+from monitor.batches import Batch
 from monitor.clock import Clock, SystemClock
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.decode import split_lines
@@ -35,12 +37,14 @@ from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
 from monitor.secrets import read_secret
+from monitor.sources import Place, SourceError
 from monitor.store import StoreError, migrate
 from monitor.store.opening import open_store
 from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor
 
 LEASE = timedelta(minutes=10)
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 MOST_WINDOWS_A_TICK = 500
 """Catching up after a long pause is spread over several runs, so that deliveries do not wait."""
 MOST_ATTEMPTS = 3
@@ -79,6 +83,8 @@ class Service:
             self.references = References(self.store, self.registry, self._may_learn)
             self.ingest = Ingest(self.store, self.registry, self.references, config)
             self.judge = Judge(self.store, self.references)
+            read = self._read_log if config.sources.kafka is not None else None
+            self.auditor = Auditor(self.store, self.registry, self.references, self.ingest, read)
             self.desk = Desk(
                 self.ledger,
                 config.policies,
@@ -166,6 +172,42 @@ class Service:
         for line in lines:
             answer = orjson.loads(line)
             self.metrics.probes.labels(answer["server"], str(answer["ok"]).lower()).inc()
+
+    # Looking after what came in
+
+    def audit(self, start: datetime | None = None, end: datetime | None = None, *, repair: bool) -> dict[str, Any]:
+        """Hold what is kept against what was counted when it came in: of a span of time, the last day if none is given.
+
+        Repairing takes batches in again from Kafka, or makes their profiles from their rows where all of them are kept.
+        Raises AuditError while somebody else repairs.
+        """
+        now = self.clock.now()
+        until = min(end or now, now)
+        since = start or until - DAY
+        with self._alone("", "", "audit", now) if repair else contextlib.nullcontext(enter_result=True) as granted:
+            if not granted:
+                raise AuditError("another process repairs at this moment; try again soon")
+            found = self.auditor.audit(since, until, now, repair=repair)
+        return {"from": since.isoformat(), "to": until.isoformat(), "disagreements": [d.to_dict() for d in found]}
+
+    def audit_lately(self, now: datetime) -> None:
+        """Audit the last day and repair what can be, unless somebody else does."""
+        with contextlib.suppress(AuditError):
+            found = self.audit(now - DAY, now, repair=True)["disagreements"]
+            self.metrics.disagreements.set(len(found))
+            for each in found:
+                log.error("the auditor found a disagreement", **each)
+
+    def _read_log(self, source: str, first: int, last: int) -> tuple[list[bytes], list[float]]:
+        from monitor.sources.kafka import read_range
+
+        spec = self.config.sources.kafka
+        _, topic, partition, identity = source.split("/")
+        if spec is None:
+            raise SourceError("no Kafka is configured here")
+        messages = read_range(spec, Place(topic, int(partition)), identity, first, last)
+        whole = Batch(Place(topic, int(partition)), first, last, messages)
+        return whole.lines, whole.arrivals
 
     # Judging
 
@@ -416,10 +458,14 @@ class Service:
             except (OSError, TableError, LayoutError) as error:
                 log.error("reference not registered", model=name, file=str(path), reason=str(error))
 
-    @contextlib.contextmanager
-    def _may_learn(self, environment: str, name: str, now: datetime) -> Iterator[bool]:
+    def _may_learn(self, environment: str, name: str, now: datetime) -> contextlib.AbstractContextManager[bool]:
         """Whether the layout of a model may be made here; no other process may while the context lasts."""
-        claim = Claim(environment, name, "layout", EPOCH, EPOCH, self._owner)
+        return self._alone(environment, name, "layout", now)
+
+    @contextlib.contextmanager
+    def _alone(self, environment: str, name: str, what: str, now: datetime) -> Iterator[bool]:
+        """Whether something may be done here; no other process may while the context lasts."""
+        claim = Claim(environment, name, what, EPOCH, EPOCH, self._owner)
         granted = self.ledger.claim(claim, now, LEASE)
         try:
             yield granted

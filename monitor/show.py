@@ -47,6 +47,22 @@ def show_fleet(model: str, places: list[dict[str, Any]]) -> None:
     Console().print(table if places else f"{escape(model)}: no traffic up to then")
 
 
+def show_audit(answer: dict[str, Any]) -> None:
+    """What is kept and is not what was counted when it came in."""
+    console = Console()
+    span = f"{short(answer['from'])} to {short(answer['to'])}"
+    found = answer["disagreements"]
+    if not found:
+        console.print(f"{span}: rows and profiles are as many as were counted when they came in", highlight=False)
+        return
+    table = Table("model", "hour", "source", "batch", "what", "expected", "found", "repair", title=span)
+    for d in found:
+        hour = short(d["hour"]) if d["hour"] else ""
+        texts = (d["model"], hour, d["source"], d["batch"], d["what"], str(d["expected"]), str(d["found"]), d["repair"])
+        table.add_row(*map(escape, texts))
+    console.print(table)
+
+
 def show_status(answer: dict[str, Any]) -> None:
     """What is kept, and what goes on."""
     console = Console()

@@ -6,8 +6,9 @@ rebalance the intake reads them again and seeks.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -21,6 +22,7 @@ from monitor.secrets import read_secret
 from monitor.sources import Mark, Message, Place, SourceError
 
 COMMIT_SECONDS = 30
+READ_SECONDS = 60
 LOOK_SECONDS = 3
 SETTINGS: Mapping[str, object] = {
     "enable_auto_commit": False,
@@ -184,7 +186,7 @@ class _PlaceLostError(SourceError):
     """The log has no such offset, or nobody has said where to begin."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def _refused(what: str, spec: KafkaSource) -> Iterator[None]:
     """The library's errors as ours, with the servers' names."""
     try:
@@ -196,7 +198,7 @@ def _refused(what: str, spec: KafkaSource) -> Iterator[None]:
         raise SourceError(f"Kafka at {', '.join(spec.bootstrap_servers)} {what}: {kind}: {error}") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _closed_on_failure() -> Iterator[Any]:
     """Makes the library's network client; the library leaves its thread and sockets behind when a consumer fails."""
     made: list[KafkaNetClient] = []
@@ -253,8 +255,42 @@ def _at(place: Place) -> TopicPartition:
 
 def open_kafka(spec: KafkaSource) -> Kafka:
     """A member of the configured group; the password is read anew each time. Raises SourceError."""
-    named = spec.password_env or spec.password_file
+    return Kafka(spec, _password(spec))
+
+
+def read_range(spec: KafkaSource, place: Place, log: str, first: int, last: int) -> list[Message]:
+    """The messages of a range of offsets, both ends included, outside of any group.
+
+    Raises SourceError where it cannot be reached, where the topic is another than the one named ``log``, and where
+    messages of the range have been deleted.
+    """
+    at = _at(place)
+    messages: list[Message] = []
+    with _refused("cannot be read again", spec), _closed_on_failure() as client:
+        settings = {**SETTINGS, **_connection(spec, _password(spec)), "kafka_client": client}
+        consumer = KafkaConsumer(**settings, group_id=None, bootstrap_timeout_ms=COMMIT_SECONDS * 1000)
+        with contextlib.closing(consumer):
+            consumer.assign([at])
+            begin, end = consumer.beginning_offsets([at])[at], consumer.end_offsets([at])[at]
+            known = consumer._cluster.topic_id(place.topic)  # noqa: SLF001 - see ``Kafka``
+            if known is not None and known.int and known.hex[:12] != log:
+                raise SourceError(f"topic {place.topic} was made anew, offsets {first} to {last} are of the one before")
+            if begin > first or end <= last:
+                raise SourceError(f"{place} holds offsets {begin} to {end - 1}, not all from {first} to {last}")
+            consumer.seek(at, first)
+            deadline = time.monotonic() + READ_SECONDS
+            while consumer.position(at) <= last:
+                if time.monotonic() > deadline:
+                    raise SourceError(f"{place} did not give offsets {first} to {last} in {READ_SECONDS} s")
+                for records in consumer.poll(timeout_ms=200).values():
+                    messages += [_message(r) for r in records if r.offset <= last]
+    return messages
+
+
+def _password(spec: KafkaSource) -> str:
+    if not (spec.password_env or spec.password_file):
+        return ""
     try:
-        return Kafka(spec, read_secret(spec.password_env, spec.password_file) if named else "")
+        return read_secret(spec.password_env, spec.password_file)
     except ConfigError as error:
         raise SourceError(str(error)) from error

@@ -1,0 +1,15 @@
+-- What became of each batch as a whole, written when the rest of it is there. Offsets are -1 where it came from no log.
+CREATE TABLE IF NOT EXISTS batches
+(
+    source LowCardinality(String),
+    batch String,
+    first Int64,
+    last Int64,
+    rejected UInt64,
+    predictions UInt64,
+    others UInt64,
+    received DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(received)
+ORDER BY (source, batch)

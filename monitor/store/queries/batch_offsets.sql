@@ -1,0 +1,3 @@
+SELECT first, last
+FROM batches FINAL
+WHERE source = {source:String} AND batch = {batch:String}
