@@ -162,7 +162,7 @@ def create_app(service: Service) -> FastAPI:
     """The application around one service."""
     app = FastAPI(title="Telltale", version="1", redoc_url=None)
     access = Access(tuple(_callers(service.config.api_keys)))
-    for routes in (_intake, _questions, _tables, _operation):
+    for routes in (_intake, _questions, _care, _tables, _operation):
         app.include_router(routes(service, access))
     app.add_middleware(SiteGuard, keyless=not service.config.api_keys)
     app.add_exception_handler(UnknownModelError, _unknown_model)
@@ -259,10 +259,32 @@ def _questions(service: Service, access: Access) -> APIRouter:
         """Judge the windows that end at a time. Nothing is sent to anyone."""
         return service.evaluate(model, at, environment)
 
-    @routes.post("/v1/audit", dependencies=[access.needs("admin", all_models=True)])
+    return routes
+
+
+def _care(service: Service, access: Access) -> APIRouter:
+    """Looking after what came in. Dead letters hold whatever was sent, so only those who may do all may see them."""
+    routes = APIRouter(dependencies=[access.needs("admin", all_models=True)])
+
+    @routes.post("/v1/audit")
     def audit(start: At = None, end: At = None, *, repair: bool = False) -> dict[str, Any]:
         """Hold what is kept against what was counted when it came in; repair what can be, if asked to."""
         return service.audit(start, end, repair=repair)
+
+    @routes.get("/v1/dead-letters")
+    def dead_letters() -> list[dict[str, Any]]:
+        """How many lines were refused, by source and reason, without those that were taken in since."""
+        return service.dead_letter_groups()
+
+    @routes.get("/v1/dead-letters/lines")
+    def lines(reason: str = "", limit: Annotated[int, Query(ge=1, le=10_000)] = 20) -> list[dict[str, Any]]:
+        """The latest of them, with what they held."""
+        return service.dead_letter_lines(reason, limit)
+
+    @routes.post("/v1/dead-letters/replay")
+    def replay(reason: str = "") -> dict[str, int]:
+        """Take in those that the rules allow by now."""
+        return service.replay_dead_letters(reason)
 
     return routes
 

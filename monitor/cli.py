@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from monitor.cli_dashboards import dashboard_commands
+from monitor.cli_dead_letters import dead_letter_commands
 
 if TYPE_CHECKING:
     from monitor.config import Config
@@ -366,6 +367,7 @@ def _fail(text: str) -> NoReturn:
 
 
 app.add_typer(dashboard_commands(_service), name="dashboards")
+app.add_typer(dead_letter_commands(_service), name="dead-letters")
 
 if __name__ == "__main__":
     main()

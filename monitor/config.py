@@ -281,6 +281,13 @@ def _host_and_port(value: str) -> str:
     return value
 
 
+class DeadLetterLimits(_Spec):
+    """When a topic is taken for broken: too large a share of its lines is refused, or too many are in a row."""
+
+    share: Share = 0.5
+    in_a_row: Annotated[int, Field(ge=1)] = 1000
+
+
 class KafkaSource(_Spec):
     """Events from Kafka topics: one event a message, or many as NDJSON."""
 
@@ -295,6 +302,7 @@ class KafkaSource(_Spec):
     ca_file: Path | None = None
     certificate_file: Path | None = None
     key_file: Path | None = None
+    dead_letters: DeadLetterLimits = DeadLetterLimits()
 
     @check_whole(mode="after")
     def _credentials_where_they_are_used(self) -> Self:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from alerts.ledger import LedgerError
 from monitor.columns import PredictionColumns, prediction_columns, redact
-from monitor.config import Config, ConfigError, ModelSpec
+from monitor.config import Config, ConfigError, DeadLetterLimits, ModelSpec
+from monitor.dead_letter_watch import DeadLetterWatch, TooManyDeadLettersError
 from monitor.decode import Decoded, Fields, Reject, decode
 from monitor.folding import count_hours, mark
 from monitor.profile import profile_rows, segment_value, write_profiles
@@ -101,16 +102,21 @@ class Ingest:
         self._registry = registry
         self._references = references
         self._config = config
+        kafka = config.sources.kafka
+        self.watch = DeadLetterWatch(kafka.dead_letters if kafka else DeadLetterLimits())
 
     def take(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str] = frozenset()) -> Receipt:
         """Take a batch in; returns when it is durable. ``allowed``: the models its sender may write to; empty for all.
 
         Raises StoreError when the store refuses; nothing is lost then, as the caller can send the same batch again.
+        Raises TooManyDeadLettersError for a batch of a log that is taken for broken.
         """
         try:
             decoded = self._decoded(lines, origin, allowed)
+            if origin.last is not None:
+                self.watch.check(origin.source, origin.batch, [r.row for r in decoded.rejects], len(lines))
             return self._take(decoded, origin)
-        except (StoreError, LedgerError, ConfigError):
+        except (StoreError, LedgerError, ConfigError, TooManyDeadLettersError):
             raise
         except Exception:
             failing = self._failing(lines, origin, allowed)
@@ -122,6 +128,10 @@ class Ingest:
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
             decoded.rejects.extend(failing)
             return self._take(decoded, origin)
+
+    def refused(self, lines: Sequence[bytes], origin: Origin) -> list[Reject]:
+        """The lines that would be refused. Nothing is written."""
+        return self._decoded(lines, origin, frozenset()).rejects
 
     def _decoded(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> Decoded:
         known = self._config.models.__contains__ if self._config.unknown_models == "reject" else None

@@ -23,6 +23,9 @@ class Metrics:
         r = self.registry
         self.accepted = Counter("telltale_events_accepted_total", "Events taken in.", registry=r)
         self.rejected = Counter("telltale_events_rejected_total", "Lines dead-lettered.", ["reason"], registry=r)
+        self.stopped_logs = Gauge(
+            "telltale_stopped_logs", "Partitions that are not read on, as too much there is no event.", registry=r
+        )
         self.ingest_seconds = Histogram("telltale_ingest_seconds", "Time to take a batch in.", registry=r)
         self.windows = Counter("telltale_windows_judged_total", "Windows judged.", ["model", "kind"], registry=r)
         self.judge_seconds = Histogram("telltale_judge_seconds", "Time to judge a window.", registry=r)

@@ -58,6 +58,18 @@ class RemoteService:
         query = _query(start=start, end=end, repair="true" if repair else None)
         return dict(self._json("POST", f"/v1/audit?{query}"))
 
+    def replay_dead_letters(self, reason: str = "") -> dict[str, int]:
+        """Take in the dead letters that the rules allow by now."""
+        return dict(self._json("POST", f"/v1/dead-letters/replay?{_query(reason=reason)}"))
+
+    def dead_letter_groups(self) -> list[dict[str, Any]]:
+        """How many dead letters there are by source and reason, and an example."""
+        return list(self._json("GET", "/v1/dead-letters"))
+
+    def dead_letter_lines(self, reason: str = "", limit: int = 20) -> list[dict[str, Any]]:
+        """The latest dead letters, with what they held."""
+        return list(self._json("GET", f"/v1/dead-letters/lines?{_query(reason=reason, limit=str(limit))}"))
+
     def status(self) -> dict[str, Any]:
         """What is kept, and what goes on."""
         return dict(self._json("GET", "/v1/status"))

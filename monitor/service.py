@@ -25,6 +25,8 @@ from monitor.audit import AuditError, Auditor
 from monitor.batches import Batch
 from monitor.clock import Clock, SystemClock
 from monitor.config import Config, ConfigError, ModelSpec
+from monitor.dead_letter_watch import TooManyDeadLettersError
+from monitor.dead_letters import DeadLetters
 from monitor.decode import split_lines
 from monitor.durations import format_duration
 from monitor.findings import finding_to_dict, latest_findings
@@ -82,6 +84,7 @@ class Service:
             self.registry = Registry(self.store, config, self.clock.now())
             self.references = References(self.store, self.registry, self._may_learn)
             self.ingest = Ingest(self.store, self.registry, self.references, config)
+            self.dead_letters = DeadLetters(self.store, self.ingest)
             self.judge = Judge(self.store, self.references)
             read = self._read_log if config.sources.kafka is not None else None
             self.auditor = Auditor(self.store, self.registry, self.references, self.ingest, read)
@@ -127,7 +130,10 @@ class Service:
     def take_batch(self, lines: Sequence[bytes], origin: Origin, models: frozenset[str] = frozenset()) -> Receipt:
         """Take the lines of a batch in that has an identity of its own."""
         started = time.perf_counter()
-        receipt = self.ingest.take(lines, origin, models)
+        try:
+            receipt = self.ingest.take(lines, origin, models)
+        finally:
+            self.metrics.stopped_logs.set(len(self.ingest.watch.stopped))
         self.metrics.ingest_seconds.observe(time.perf_counter() - started)
         self.metrics.accepted.inc(receipt.accepted)
         for reject in receipt.rejects:
@@ -174,6 +180,18 @@ class Service:
             self.metrics.probes.labels(answer["server"], str(answer["ok"]).lower()).inc()
 
     # Looking after what came in
+
+    def replay_dead_letters(self, reason: str = "") -> dict[str, int]:
+        """Take in the dead letters that the rules allow by now; ``reason``: only of batches that have such."""
+        return self.dead_letters.replay(reason, self.clock.now())
+
+    def dead_letter_groups(self) -> list[dict[str, Any]]:
+        """How many dead letters there are by source and reason, and an example."""
+        return self.dead_letters.groups()
+
+    def dead_letter_lines(self, reason: str = "", limit: int = 20) -> list[dict[str, Any]]:
+        """The latest dead letters, with what they held."""
+        return self.dead_letters.lines(reason, limit)
 
     def audit(self, start: datetime | None = None, end: datetime | None = None, *, repair: bool) -> dict[str, Any]:
         """Hold what is kept against what was counted when it came in: of a span of time, the last day if none is given.
@@ -411,9 +429,11 @@ class Service:
         }
 
     def check(self) -> None:
-        """Raise whatever is wrong with the store or the ledger."""
+        """Raise whatever is wrong with the store, the ledger, or a log that is read here."""
         self.store.select("SELECT 1")
         self.ledger.open_incidents()
+        for source, problem in self.ingest.watch.stopped.items():
+            raise TooManyDeadLettersError(f"{source}: {problem}")
 
     def models(self) -> list[dict[str, Any]]:
         """The models, and what is known of each."""

@@ -63,6 +63,15 @@ def show_audit(answer: dict[str, Any]) -> None:
     console.print(table)
 
 
+def show_dead_letters(groups: list[dict[str, Any]]) -> None:
+    """How many lines were refused, by source and reason."""
+    table = Table("lines", "reason", "source", "first", "last", "for example", title="Dead letters")
+    for g in groups:
+        times = (short(g["first_received"]), short(g["last_received"]))
+        table.add_row(f"{g['lines']:,}", *map(escape, (g["reason"], g["source"], *times, g["example"])))
+    Console().print(table if groups else "No dead letters")
+
+
 def show_status(answer: dict[str, Any]) -> None:
     """What is kept, and what goes on."""
     console = Console()

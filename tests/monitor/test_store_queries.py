@@ -69,7 +69,8 @@ def fill(service: Service) -> None:
         line = ndjson([prediction(600 + first, NOON - 3 * HOUR)])
         service.take_batch([line], Origin("kafka/t/0/log", str(first), NOON, None, first))
     service.store.execute("DELETE FROM predictions WHERE prediction_id = 'p3'")
-    service.store.execute("DELETE FROM dead_letters WHERE 1")
+    service.store.execute("DELETE FROM dead_letters WHERE source = 'http'")
+    service.take(b"{\xff broken", "file", key="odd")
 
 
 def events() -> list[dict[str, Any]]:
@@ -97,6 +98,7 @@ def parameters(service: Service) -> dict[str, Any]:
         "detector": "",
         "limit": 1000,
         "most": 1000,
+        "reason": "",
         "hour": NOON - HOUR,
         **span(service.store, "production", "m", NOON - 3 * HOUR, NOON + HOUR).parameters,
         "source": SOURCE,
