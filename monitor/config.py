@@ -219,10 +219,17 @@ def _at_most_one(env: str | None, file: Path | None) -> None:
         raise ValueError("names two places for one password; keep the environment variable or the file")
 
 
+class EngineSpec(_Spec):
+    """Tables that are replicated on all hosts of a cluster, in place of plain ones on one server."""
+
+    cluster: Annotated[str, Field(min_length=1)]
+
+
 class ClickHouseSpec(_Spec):
     """A ClickHouse server, in place of the embedded engine. ``clickhouses://`` speaks TLS."""
 
     url: ClickHouseUrl
+    engine: EngineSpec | None = None
     password_env: str | None = None
     password_file: Path | None = None
     ca_file: Path | None = None

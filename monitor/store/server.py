@@ -14,6 +14,7 @@ import polars as pl
 
 from monitor.config import ClickHouseSpec
 from monitor.store import Parameter, StoreError, StoreUnavailableError, failure, query_text
+from monitor.store.cluster import replicated
 from monitor.store.literals import quoted, render
 from monitor.store.texts import with_texts
 from monitor.store.wire import from_columns, to_columns
@@ -65,6 +66,7 @@ class ServerStore:
             "client_revision": REVISION,
             "settings": {"strings_as_bytes": True},
         }
+        self._engine = spec.engine
         self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
@@ -88,7 +90,7 @@ class ServerStore:
     def execute(self, sql: str) -> None:
         """Run one statement that gives no rows."""
         with self._client(sql[:60]) as client:
-            client.execute(sql)
+            client.execute(replicated(sql, self._engine.cluster) if self._engine else sql)
 
     def close(self) -> None:
         """Close the connections."""
