@@ -24,7 +24,8 @@ from monitor.store.literals import literal, render
 GRACE = timedelta(minutes=10)
 """A batch that is not finished so long after it came in was left by whoever took it in."""
 KAFKA = "kafka/"
-GAP, SUM, PROFILES = "messages taken in", "sum of an hour", "profiles"
+EPOCH = datetime.fromtimestamp(0, UTC)
+OVERLAP, GAP, SUM, PROFILES = "messages taken in twice", "messages taken in", "sum of an hour", "profiles"
 Read = Callable[[str, int, int], tuple[list[bytes], list[float]]]
 """The lines of a range of offsets of a batch's source, and when each had arrived. Raises SourceError."""
 
@@ -41,8 +42,10 @@ class Disagreement:
         Names the two sides, such as "profiles and events counted".
     expected, found
         How many there should be and how many there are.
+    lacking
+        The offsets of a log that would have to be taken in to make it good, where there are any.
     repair
-        What was done about it; empty where nothing was asked for or could be done.
+        What was done about it; empty where nothing was asked for.
     """
 
     what: str
@@ -53,6 +56,7 @@ class Disagreement:
     hour: datetime | None = None
     source: str = ""
     batch: str = ""
+    lacking: tuple[int, int] | None = None
     repair: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,13 +78,21 @@ class Auditor:
 
     def audit(self, start: datetime, end: datetime, now: datetime, *, repair: bool) -> list[Disagreement]:
         """Everything that does not agree: of the hours in a span, and of the batches that arrived in it."""
-        found = [*self._gaps(start, end), *self._batches(start, end)]
+        found = [*self._overlaps(start, end), *self._gaps(start, end), *self._batches(start, end)]
         for model in self._registry.models():
             asked = {"environment": model.environment, "model": model.name}
             found += [*self._hours(asked, start, end, now), *self._sums(asked, start, end)]
         return list(self._repaired(found)) if repair else found
 
     # What does not agree
+
+    def _overlaps(self, start: datetime, end: datetime) -> Iterator[Disagreement]:
+        """Batches that hold messages of others: a group that lost its commits has read its topics again."""
+        overlaps = self._store.query("offset_overlaps", start=start, end=end)
+        for source, batch, first, last, taken_until in overlaps.iter_rows():
+            twice = min(last, taken_until) - first + 1
+            rest = (taken_until + 1, last) if last > taken_until else None
+            yield Disagreement(OVERLAP, 0, twice, source=source, batch=batch, lacking=rest)
 
     def _gaps(self, start: datetime, end: datetime) -> Iterator[Disagreement]:
         """Offsets that no batch holds. Where the log can be read, those that never had a message are left out."""
@@ -92,7 +104,7 @@ class Auditor:
                 with contextlib.suppress(SourceError):
                     missing = len(self._read(source, first, last)[0])
             if missing:
-                yield Disagreement(GAP, missing, 0, source=source, batch=f"{first}-{last}")
+                yield Disagreement(GAP, missing, 0, source=source, batch=str(first), lacking=(first, last))
 
     def _batches(self, start: datetime, end: datetime) -> Iterator[Disagreement]:
         for row in self._store.query("audit_batches", start=start, end=end).iter_rows(named=True):
@@ -104,7 +116,7 @@ class Auditor:
 
     def _hours(self, asked: Mapping[str, str], start: datetime, end: datetime, now: datetime) -> Iterator[Disagreement]:
         for row in self._store.query("audit_hours", **asked, start=start, end=end).iter_rows(named=True):
-            place = {**asked, "hour": row["hour"], "source": row["source"], "batch": row["batch"]}
+            place: dict[str, Any] = {**asked, "hour": row["hour"], "source": row["source"], "batch": row["batch"]}
             finished = self._offsets(row["source"], row["batch"]) is not None
             if not finished and self._arrived(row["source"], row["batch"]) > now - GRACE:
                 continue
@@ -128,7 +140,8 @@ class Auditor:
         held = {hour: events for hour, generation, events in sums.iter_rows() if generations.get(hour) == generation}
         for hour in hours.hours:
             if held.get(hour, 0) != counted.get(hour, 0):
-                yield Disagreement(SUM, counted.get(hour, 0), held.get(hour, 0), **asked, hour=hour)
+                place: dict[str, Any] = {**asked, "hour": hour}
+                yield Disagreement(SUM, counted.get(hour, 0), held.get(hour, 0), **place)
 
     def _offsets(self, source: str, batch: str) -> tuple[int, int] | None:
         """The offsets of a batch that was finished; (-1, -1) where it came from no log."""
@@ -155,32 +168,36 @@ class Auditor:
             hour = {"environment": [found.environment], "model": [found.model], "minute": [found.hour]}
             mark(self._store, pl.DataFrame(hour))
             return "the hour is added up anew when it is read next"
-        offsets = _range(found.batch) if found.what == GAP else self._offsets(found.source, found.batch)
-        if found.source.startswith(KAFKA) and self._read is not None and offsets is not None:
+        if found.source.startswith(KAFKA) and self._read is not None:
             try:
-                return self._from_log(found, *offsets)
+                return self._from_log(found, self._read)
             except SourceError as error:
                 return f"not repaired: {error}"
         if found.what == PROFILES and found.hour is not None:
             return self._from_rows(found)
-        return "not repaired: its rows are not all kept, and it came from no log"
+        return "not repaired: its rows are not all kept, and it came from no log that can be read here"
 
-    def _from_log(self, found: Disagreement, first: int, last: int) -> str:
+    def _from_log(self, found: Disagreement, read: Read) -> str:
         """Take the same offsets in again, which replaces what is there; what is there too much is removed before."""
-        if self._read is None:
-            return ""
-        lines, arrivals = self._read(found.source, first, last)
-        arrived = datetime.fromtimestamp(max(arrivals, default=0.0), UTC)
-        origin = Origin(found.source, str(first), arrived, arrivals, last)
+        offsets = found.lacking if found.what in (GAP, OVERLAP) else self._offsets(found.source, found.batch)
+        taken = self._read_again(found.source, *offsets, read) if offsets else None
         if found.found > found.expected:
-            self._ingest.forget(origin)
+            self._ingest.forget(Origin(found.source, found.batch, EPOCH))
+        if taken is None or offsets is None:
+            return "what is there twice was removed"
+        lines, origin = taken
         self._ingest.take(lines, origin)
-        return f"taken in again: offsets {first} to {last}"
+        return f"taken in again: offsets {offsets[0]} to {offsets[1]}"
+
+    def _read_again(self, source: str, first: int, last: int, read: Read) -> tuple[list[bytes], Origin]:
+        lines, arrivals = read(source, first, last)
+        arrived = datetime.fromtimestamp(max(arrivals, default=0.0), UTC)
+        return lines, Origin(source, str(first), arrived, arrivals, last)
 
     def _from_rows(self, found: Disagreement) -> str:
         """Make a batch's profiles of an hour from its rows."""
         model = self._registry.get(found.environment, found.model)
-        hour = found.hour or datetime.fromtimestamp(0, UTC)
+        hour = found.hour or EPOCH
         place = (model, found.source, found.batch, hour, hour + HOUR, found.expected)
         made = self._references.reprofile(*place)
         if made:  # what is too much was not replaced; now that it can be had again, all of it may go
@@ -195,8 +212,3 @@ class Auditor:
             self._store.execute(f"DELETE FROM profile_batches WHERE {where} AND {within}")  # noqa: S608 - quoted
             self._references.reprofile(*place)
         return "profiles made again from the rows" if made else "not repaired: not all of its rows are kept"
-
-
-def _range(batch: str) -> tuple[int, int]:
-    first, _, last = batch.partition("-")
-    return int(first), int(last)

@@ -132,7 +132,15 @@ def test_offsets_that_were_jumped_over_are_found(service: Service) -> None:
         lines = ndjson([prediction(first * 100 + n, NOON - HOUR) for n in range(last - first + 1)]).split(b"\n")
         service.take_batch(lines, Origin("kafka/t/0/log", str(first), NOON, None, last))
     gaps = [d for d in audited(service) if d["what"] == "messages taken in"]
-    assert [(d["source"], d["batch"], d["expected"]) for d in gaps] == [("kafka/t/0/log", "20-24", 5)]
+    assert [(d["source"], d["lacking"], d["expected"]) for d in gaps] == [("kafka/t/0/log", (20, 24), 5)]
+
+
+def test_offsets_that_were_taken_in_twice_are_found(service: Service) -> None:
+    for first, last in ((0, 9), (4, 7), (5, 12), (13, 14)):
+        lines = ndjson([prediction(n, NOON - HOUR) for n in range(first, last + 1)]).split(b"\n")
+        service.take_batch(lines, Origin("kafka/t/0/log", str(first), NOON, None, last))
+    twice = [(d["what"], d["batch"], d["found"], d["lacking"]) for d in audited(service)]
+    assert twice == [("messages taken in twice", "4", 4, None), ("messages taken in twice", "5", 5, (10, 12))]
 
 
 def test_two_do_not_repair_at_the_same_time(service: Service) -> None:
@@ -180,12 +188,13 @@ def test_batches_from_kafka_are_taken_in_again(make_service: ServiceMaker, clock
     log = source._topic_id(topic)  # noqa: SLF001 - the intake would know it
     source.close()
     name = f"kafka/{topic}/0/{log}"
-    for first, last in ((0, 4), (10, 19)):
+    for first, last in ((0, 4), (2, 3), (10, 14), (13, 19)):
         lines, arrivals = service._read_log(name, first, last)  # noqa: SLF001 - as the intake would have read them
         service.take_batch(lines, Origin(name, str(first), NOON, arrivals, last))
     deleted(service, "profile_batches", "server = 'pod-1'")
     deleted(service, "predictions", "server = 'pod-1'")
     repairs = {d["repair"] for d in audited(service, repair=True)}
-    assert repairs == {f"taken in again: offsets {first} to {last}" for first, last in ((0, 4), (5, 9), (10, 19))}
+    again = {f"taken in again: offsets {first} to {last}" for first, last in ((0, 4), (5, 9), (10, 14), (15, 19))}
+    assert repairs == {"what is there twice was removed", *again}
     assert audited(service) == []
     assert service.store.select("SELECT sum(n) AS n FROM profile_batches FINAL WHERE segment = ''")["n"][0] == 40

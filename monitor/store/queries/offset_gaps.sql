@@ -5,13 +5,14 @@ FROM
     SELECT
         source,
         first AS following,
-        lagInFrame(last, 1, first - 1) OVER (PARTITION BY source ORDER BY first ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
-            AS previous_last
+        max(last) OVER (PARTITION BY source ORDER BY first, last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+            AS previous_last,
+        row_number() OVER (PARTITION BY source ORDER BY first, last) AS number
     FROM (
         SELECT source, first, last
         FROM batches FINAL
         WHERE first >= 0 AND received >= {start:DateTime64(3, 'UTC')} AND received < {end:DateTime64(3, 'UTC')}
     )
 )
-WHERE following > previous_last + 1
+WHERE number > 1 AND following > previous_last + 1
 ORDER BY source, first
