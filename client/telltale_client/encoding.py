@@ -27,7 +27,7 @@ def encode(event: dict[str, Any]) -> bytes:
     b'{"features":{"a":1.5,"b":NaN,"c":"<object>"}}'
     """
     for name in ("prediction", "label"):
-        if hasattr(event.get(name), "tolist"):
+        if name in event:
             event[name] = _answer(event[name])
     try:
         return _dump(event)
@@ -69,12 +69,14 @@ def _dump(value: object) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def _answer(array: Any) -> object:
+def _answer(given: Any) -> object:
     """What a model gave for one row: an array with one element stands for that element."""
+    if isinstance(given, _PLAIN):
+        return given
     try:
-        answer = array.tolist()
-    except Exception:  # noqa: BLE001 - encoded as what it is
-        return array
+        answer = given.tolist()
+    except Exception:  # noqa: BLE001 - no array, then; encoded as what it is
+        return given
     while type(answer) is list and len(answer) == 1:
         answer = answer[0]
     return answer
@@ -128,6 +130,7 @@ def _placeholder(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
+_PLAIN = (dict, str, int, float, list, type(None))
 _MEANINGS: Any = (
     (Enum, lambda v: v.value),
     ((datetime, date, time), lambda v: v.isoformat()),

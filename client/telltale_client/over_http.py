@@ -10,7 +10,6 @@ from pathlib import Path
 from telltale_client.batches import Batch, Receipt, RefusedError, UnavailableError
 
 TIMEOUT_SECONDS = 10.0
-LONGEST_ANSWER = 16 * 1024 * 1024
 MANY_REQUESTS, TIMED_OUT, TOO_LARGE = 429, 408, 413
 
 
@@ -67,9 +66,7 @@ class HttpTransport:
     def _post(self, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
         self._connection.request("POST", self._path, body, headers)
         response = self._connection.getresponse()
-        answer = response.read(LONGEST_ANSWER)
-        if not response.isclosed():
-            self._connection.close()
+        answer = response.read()
         return response.status, response.headers.get("Retry-After", ""), answer
 
     def _receipt(self, batch: Batch, status: int, after: str, answer: bytes) -> Receipt:

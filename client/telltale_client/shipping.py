@@ -168,6 +168,7 @@ class Shipper:
         return not self._queue and not self._busy and not self._held
 
     def _run(self) -> None:
+        self._next_batch = time.monotonic() + LINGER_SECONDS
         while True:
             self._busy = True
             try:
