@@ -18,14 +18,16 @@ def answered(
     logger: Logger,
     features: Callable[..., object],
     prediction: Callable[[Any], object],
+    prediction_id: Callable[..., object],
     values: dict[str, Any],
     refuses: Callable[[BaseException], bool],
 ) -> Iterator[Callable[[Answer], Answer]]:
     """Log one call of an endpoint with its time: pass what it returns through what this gives.
 
-    A fault in ``features`` or ``prediction`` is counted as a failed call and disturbs no answer.
+    A fault in one of the functions is counted as a failed call and disturbs no answer.
     """
     row = logger.guarded(lambda: feature_values(features(**values)))  # before the endpoint, which may change them
+    told = logger.guarded(lambda: prediction_id(**values))
     answers: list[Any] = []
 
     def done(answer: Answer) -> Answer:
@@ -35,7 +37,8 @@ def answered(
     at, started = time.time(), time.perf_counter()
 
     def log(answer: object, error: str | None) -> None:
-        logger.predict(row, answer, latency_ms=(time.perf_counter() - started) * 1000, timestamp=at, error=error)
+        latency_ms = (time.perf_counter() - started) * 1000
+        logger.predict(row, answer, latency_ms=latency_ms, prediction_id=told, timestamp=at, error=error)
 
     try:
         yield done

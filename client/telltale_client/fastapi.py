@@ -19,7 +19,11 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 def logged(
-    logger: Logger, *, features: Callable[..., object], prediction: Callable[[Any], object] = lambda answer: answer
+    logger: Logger,
+    *,
+    features: Callable[..., object],
+    prediction: Callable[[Any], object] = lambda answer: answer,
+    prediction_id: Callable[..., object] = lambda **_: None,
 ) -> Callable[[Endpoint], Endpoint]:
     """Log every call of an endpoint, ``def`` or ``async def``, with its time. Put it below the route's decorator.
 
@@ -27,6 +31,8 @@ def logged(
         Makes the features of what the endpoint was called with, by the same names.
     prediction
         Makes the prediction of what the endpoint returned; all of it, if left out.
+    prediction_id
+        Makes the id that a label will name, called as ``features`` is; a new one, if left out.
 
     An ``HTTPException`` below 500 refuses the request and says nothing of the model: it is not logged. Whatever else
     the endpoint raises is logged as an error and goes on.
@@ -34,7 +40,7 @@ def logged(
 
     def decorate(endpoint: Endpoint) -> Endpoint:
         def watching(values: dict[str, Any]) -> Any:
-            return answered(logger, features, prediction, values, _refusal)
+            return answered(logger, features, prediction, prediction_id, values, _refusal)
 
         if inspect.iscoroutinefunction(endpoint):
 

@@ -13,7 +13,11 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def logged(
-    logger: Logger, *, features: Callable[..., object], prediction: Callable[[Any], object] = lambda answer: answer
+    logger: Logger,
+    *,
+    features: Callable[..., object],
+    prediction: Callable[[Any], object] = lambda answer: answer,
+    prediction_id: Callable[..., object] = lambda **_: None,
 ) -> Callable[[View], View]:
     """Log every call of a view with its time. Put it below the route's decorator.
 
@@ -21,6 +25,8 @@ def logged(
         Makes the features of what the view is called with; ``flask.request`` is there.
     prediction
         Makes the prediction of what the view returned; all of it, if left out.
+    prediction_id
+        Makes the id that a label will name, called as ``features`` is; a new one, if left out.
 
     An ``HTTPException`` below 500, such as ``abort(404)`` raises, refuses the request and is not logged. Whatever else
     the view raises is logged as an error and goes on.
@@ -29,7 +35,7 @@ def logged(
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def call(**values: Any) -> Any:
-            with answered(logger, features, prediction, values, _refusal) as done:
+            with answered(logger, features, prediction, prediction_id, values, _refusal) as done:
                 return done(view(**values))
 
         return call  # type: ignore[return-value]  # called as the view is

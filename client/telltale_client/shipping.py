@@ -77,7 +77,7 @@ class Shipper:
         """Begin with nothing: no events, no thread, no counts, no locks that another thread may have held."""
         self._queue: deque[dict[str, Any]] = deque()
         self._held: deque[Batch] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may log while its thread holds it
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._busy = False

@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import uvicorn
@@ -20,6 +20,7 @@ from telltale_client.batches import Batch, Receipt
 from telltale_client.fastapi import close_with, logged
 
 FAR = 4e9
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class Kept:
@@ -51,11 +52,11 @@ def application(logger: Logger) -> FastAPI:
     app = FastAPI()
     close_with(app, logger)
 
-    def watched(**more: Any) -> Any:
+    def watched(**more: Any) -> Callable[[Endpoint], Endpoint]:
         return logged(logger, features=lambda person: person, **more)
 
     @app.post("/plain")
-    @watched(prediction=lambda answer: answer["label"])
+    @watched(prediction=lambda answer: answer["label"], prediction_id=lambda person: f"{person.plan}-1")
     def plain(person: Person) -> dict[str, str]:
         return {"label": "yes" if person.age > 30 else "no"}
 
@@ -121,6 +122,7 @@ def test_endpoints_of_fastapi_log_what_they_answer_and_the_end_of_the_applicatio
         (None, "RuntimeError: no model for vip"),
         (None, None),
     ]
+    assert events[0]["prediction_id"] == "vip-1"
     assert all(e["features"] == {"age": 41.5, "plan": "vip"} and 0 < e["latency_ms"] < 20_000 for e in events)
     assert logger.stats().failed == 1
 
@@ -138,7 +140,6 @@ def test_views_of_flask_log_what_they_answer() -> None:
     logger = Logger("m", "1", server="pod-1", transport=kept)
     app = flask.Flask("scoring")
 
-    @app.post("/score/<plan>")
     @logged_view(logger, features=lambda plan: {**flask.request.json, "plan": plan}, prediction=lambda a: a["score"])
     def score(plan: str) -> Any:
         if plan == "none":
@@ -147,6 +148,7 @@ def test_views_of_flask_log_what_they_answer() -> None:
             raise RuntimeError("no model")
         return {"score": flask.request.json["age"] / 100}
 
+    app.add_url_rule("/score/<plan>", view_func=score, methods=["POST"])
     client = app.test_client()
     answers = [client.post(f"/score/{plan}", json={"age": 40}).status_code for plan in ("vip", "none", "broken")]
     assert answers == [200, 404, 500]
