@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import logging
 import multiprocessing
 import sys
 import time
@@ -73,8 +74,10 @@ def main() -> None:
     sink = multiprocessing.Process(target=serve, args=(there,), daemon=True)
     sink.start()
     url = f"http://127.0.0.1:{here.recv()}"
+    logging.disable()
     print(f"{CALLS} calls each, 25 features; microseconds of a call")
-    print(f"{'what':44}{'median':>9}{'p99':>9}{'p99.9':>9}{'longest':>10}")
+    print(f"{'what':50}{'median':>9}{'p99':>9}{'p99.9':>9}{'longest':>10}")
+    _show("nothing at all: what the machine does to any call", measured(lambda: None, WORK_SECONDS))
     for what, sampling, capacity, pause in (
         ("predict, 0.2 ms of work between", 1.0, 10_000, WORK_SECONDS),
         ("predict, nothing between (a batch job)", 1.0, CALLS, 0.0),
@@ -87,10 +90,13 @@ def main() -> None:
         logger.flush(60)
         stats = logger.stats()
         logger.close()
-        shown = [times[int(len(times) * share)] for share in (0.5, 0.99, 0.999)]
-        print(f"{what:44}{shown[0]:9.1f}{shown[1]:9.1f}{shown[2]:9.1f}{times[-1]:10.0f}", end="")
-        print(f"   {stats.delivered} delivered, {stats.dropped} dropped")
+        _show(what, times, f"{stats.delivered} delivered, {stats.dropped} dropped")
     sink.terminate()
+
+
+def _show(what: str, times: list[float], more: str = "") -> None:
+    shown = [times[int(len(times) * share)] for share in (0.5, 0.99, 0.999)]
+    print(f"{what:50}{shown[0]:9.1f}{shown[1]:9.1f}{shown[2]:9.1f}{times[-1]:10.0f}   {more}")
 
 
 if __name__ == "__main__":

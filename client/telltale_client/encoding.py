@@ -84,6 +84,9 @@ def _answer(given: Any) -> object:
 
 def _known(value: object) -> object:
     """What a value that JSON does not know means."""
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind is not None:
+        return _from_numpy(value, kind)
     if type(value).__name__ in MISSING_TYPES:
         return None
     for kinds, plain in _MEANINGS:
@@ -92,10 +95,15 @@ def _known(value: object) -> object:
     return _from_library(value)
 
 
-def _from_library(value: Any) -> object:
-    """Of NumPy, pandas, PyTorch, pydantic and the like, by what their values can do."""
-    if getattr(getattr(value, "dtype", None), "kind", "") in ("M", "m"):
+def _from_numpy(value: Any, kind: str) -> object:
+    """Looked at first: a row of NumPy's numbers is common, and the other questions take long."""
+    if kind in "mM" and not value.shape:
         return None if str(value) == "NaT" else str(value)
+    return value.tolist()
+
+
+def _from_library(value: Any) -> object:
+    """Of PyTorch, Polars, pydantic and the like, by what their values can do."""
     for method in ("tolist", "to_list", "model_dump", "to_dict"):
         if callable(found := getattr(value, method, None)):
             return found()

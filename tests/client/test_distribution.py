@@ -18,7 +18,9 @@ def test_the_installed_client_needs_nothing_beside_it(tmp_path: Path) -> None:
     wanted = {f.name for f in (CLIENT / "telltale_client").iterdir() if f.is_file()}
     assert {f.name for f in (target / "telltale_client").iterdir()} == wanted
     assert "py.typed" in wanted
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import telltale_client as t; print(t.Logger('m', '1').predict({}))"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import telltale_client as t; print(t.Logger('m', '1').predict())"
+    )
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, str(target)], capture_output=True, text=True, check=True, cwd=tmp_path
     )

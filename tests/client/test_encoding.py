@@ -64,6 +64,7 @@ def received(**fields: Any) -> dict[str, Any]:
         (np.array(3.0), 3.0),
         (np.datetime64("2026-01-02"), "2026-01-02"),
         (np.datetime64("NaT"), None),
+        (np.timedelta64(90, "s"), "90 seconds"),
         (pd.NA, None),
         (pd.NaT, None),
         (pd.Timestamp("2026-01-02T03:04:05Z"), "2026-01-02T03:04:05+00:00"),
