@@ -105,7 +105,9 @@ def _connected(settings: dict[str, Any]) -> Any:
         return made[-1]
 
     try:
-        return KafkaProducer(**settings, kafka_client=client)
+        producer = KafkaProducer(**settings, kafka_client=client)
+        producer._unregister_cleanup()  # noqa: SLF001 - else it is closed at the end before the last batch is sent
+        return producer
     except KafkaError as error:
         for each in made:
             each.close()

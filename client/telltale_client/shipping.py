@@ -138,7 +138,7 @@ class Shipper:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout + POLL_SECONDS)
-        if not self._idle() or self._unreported:
+        if not self._idle():
             self._give_up()
         if thread is None or not thread.is_alive():
             self._transport.close()
@@ -267,10 +267,10 @@ class Shipper:
         try:
             receipt = self._transport.send(batch)
         except UnavailableError as error:
-            if error.left is None:
-                spill.put_back()
-            elif spill.put(error.left):
+            if error.left is not None and spill.put(error.left):
+                self._delivered += batch.events - error.left.events
                 spill.remove()
+            spill.put_back()
             self._retry_later(error)
         except Exception as error:  # noqa: BLE001 - see above
             spill.remove()

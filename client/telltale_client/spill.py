@@ -46,12 +46,12 @@ class Spill:
     def take(self) -> Batch | None:
         """The oldest batch that no other process is about to send; None where there is none."""
         for path in self._files():
-            with contextlib.suppress(OSError, UnicodeDecodeError):
+            with contextlib.suppress(OSError):
                 number = os.open(path, os.O_RDONLY)
+                self._taken = path, number
                 if _locked(number):
-                    self._taken = path, number
                     return Batch(tuple(path.read_bytes().split(b"\n")), path.stem.partition("-")[2])
-                os.close(number)
+            self.put_back()
         return None
 
     def remove(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from faulty import Gateway, Telltale, gateway_to
@@ -34,6 +36,25 @@ def test_a_batch_is_sent_again_under_its_key_and_counts_once(
     assert telltale.rows() == 5
     stats = logger.stats()
     assert (stats.delivered, stats.retries, stats.dropped) == (5, 2, 0)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("spills", [False, True])
+def test_any_run_of_faults_loses_nothing_and_counts_nothing_twice(
+    telltale: Telltale, gateway: Gateway, make_logger: MakeLogger, tmp_path: Path, seed: int, *, spills: bool
+) -> None:
+    chance = random.Random(seed)
+    faults = [chance.choice([500, 503, 429, "reset", "cut", "hang up", None]) for _ in range(40)]
+    gateway.faults.extend(faults)
+    logger = make_logger(url=gateway.url, spill=tmp_path / "spill" if spills else None)
+    ids = set()
+    while gateway.faults:
+        ids |= {logger.predict({"x": 1.0}, "yes") for _ in range(chance.randrange(1, 30))}
+        logger.flush(chance.uniform(0, 0.1))
+    wait_until(lambda: logger.stats().delivered == len(ids), "all to be delivered", 60)
+    rows = telltale.select("SELECT prediction_id FROM predictions FINAL")
+    assert sorted(r["prediction_id"] for r in rows) == sorted(ids)
+    assert (logger.stats().dropped, logger.stats().spilled) == (0, 0)
 
 
 def test_a_service_that_is_too_slow_gets_the_batch_again_and_it_counts_once(

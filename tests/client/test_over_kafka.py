@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +99,28 @@ def test_a_fork_gets_a_producer_of_its_own(
     with reading(broker, topic, make_service, clock) as service:
         wait_until(lambda: len(rows(service, "predictions")) == 3, "three rows", 60)
         assert sorted(r["label"] for r in rows(service, "predictions")) == ["child", "parent", "parent"]
+
+
+def test_what_was_logged_last_arrives_when_the_process_ends(
+    broker: Broker, make_service: ServiceMaker, clock: StillClock
+) -> None:
+    topic = broker.topic()
+    code = """
+import sys
+from telltale_client import Logger
+from telltale_client.kafka import KafkaTransport
+logger = Logger("m", "1", transport=KafkaTransport(*sys.argv[1:]))
+logger.predict({"x": 1.0}, "first")
+logger.flush(30)
+for n in range(500):
+    logger.predict({"x": 1.0}, "last")
+"""
+    path = str(Path(__file__).parents[2] / "client")
+    command = [sys.executable, "-c", code, broker.bootstrap, topic]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    with reading(broker, topic, make_service, clock) as service:
+        wait_until(lambda: len(rows(service, "predictions")) == 501, "all rows", 60)
 
 
 def test_an_event_that_kafka_does_not_take_is_counted_and_the_others_arrive(

@@ -51,7 +51,7 @@ class Gateway:
 
     def __init__(self, behind: str, port: int = 0) -> None:
         self.behind = behind
-        self.faults: deque[int | str] = deque()
+        self.faults: deque[int | str | None] = deque()
         self.keys: list[str] = []
         self.bodies: list[bytes] = []
         self.authorizations: list[str | None] = []
