@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 from faulty import Gateway, Telltale, gateway_to
 from given import ServiceMaker, StillClock
-from processes import free_port, wait_until
+from processes import free_port, unavailable, wait_until
 
 from monitor.running import listening, serve
 from telltale_client import Logger, over_http
@@ -111,6 +114,32 @@ def test_a_service_that_comes_back_gets_everything(telltale: Telltale, make_logg
     with gateway_to(telltale.url, port):
         assert logger.flush()
     assert telltale.rows() == 10
+
+
+def test_over_tls_only_a_server_that_proves_its_name_is_spoken_to(
+    telltale: Telltale, make_logger: MakeLogger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None:
+        unavailable("no certificate without openssl")
+    files = ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate"), "-days", "2"]
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, *names]
+    subprocess.run(make, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    with gateway_to(telltale.url) as gateway:
+        gateway.wrap(context)
+        url = gateway.url.replace("http:", "https:")
+        stranger = make_logger(url=url)
+        log_some(stranger)
+        wait_until(lambda: stranger.stats().retries, "an attempt", 10)
+        assert "CERTIFICATE_VERIFY_FAILED" in stranger.stats().last_error
+        assert gateway.keys == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate"))
+        logger = make_logger(url=url)
+        log_some(logger)
+        assert logger.flush()
+        assert telltale.rows() == 5
 
 
 def test_a_connection_that_was_closed_while_idle_costs_no_retry(gateway: Gateway, make_logger: MakeLogger) -> None:
