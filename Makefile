@@ -20,7 +20,7 @@ lint: .venv/dev.stamp  ## ruff, mypy strict, import contracts
 	@echo "Checking style, types and import directions"
 	@$(RUN)/ruff check --quiet . && $(RUN)/ruff format --check --quiet .
 	@$(RUN)/mypy --no-error-summary .
-	@$(RUN)/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	@PYTHONPATH=client $(RUN)/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 
 bench: .venv/dev.stamp  ## speed and memory, a table on standard output
 	@$(RUN)/python -m benchmarks.run $(ARGS)

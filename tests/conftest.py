@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from broker import broker  # noqa: F401 - a fixture
 from clickhouse import any_store, clickhouse_spec, clickhouse_url, server_store  # noqa: F401 - fixtures
+from faulty import gateway, make_logger, telltale  # noqa: F401 - fixtures
 from given import ServiceMaker, StillClock
 from postgres import ledger_url, postgres  # noqa: F401 - fixtures
 

@@ -1,0 +1,129 @@
+"""Batches that could not be sent wait on disk and are sent later, by whichever process comes, and count once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from faulty import Gateway, Telltale, gateway_to
+from processes import free_port, wait_until
+
+from telltale_client import Logger
+from telltale_client.batches import Batch
+from telltale_client.spill import Spill
+
+MakeLogger = Callable[..., Logger]
+
+
+def nobody() -> str:
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def test_the_next_process_sends_what_the_last_one_could_not(
+    telltale: Telltale, make_logger: MakeLogger, tmp_path: Path
+) -> None:
+    folder = tmp_path / "spill"
+    first = Logger("m", "1", server="pod-1", url=nobody(), spill=folder)
+    ids = {first.predict({"x": float(n)}, "yes") for n in range(30)}
+    first.close(5)
+    assert (first.stats().dropped, first.stats().spilled) == (0, 1)
+    second = make_logger(url=telltale.url, spill=folder)
+    ids.add(second.predict({"x": 1.0}, "yes"))
+    wait_until(lambda: second.stats().spilled == 0, "the spilled batch to be sent", 10)
+    assert second.flush()
+    assert {r["prediction_id"] for r in telltale.select("SELECT prediction_id FROM predictions FINAL")} == ids
+    assert second.stats().delivered == 31
+
+
+def test_a_batch_that_arrived_unnoticed_and_was_spilled_counts_once(
+    telltale: Telltale, gateway: Gateway, make_logger: MakeLogger, tmp_path: Path
+) -> None:
+    gateway.faults.append("reset")
+    logger = make_logger(url=gateway.url, spill=tmp_path)
+    logger.predict({"x": 1.0}, "yes")
+    assert logger.flush()
+    assert telltale.rows() == 1
+    wait_until(lambda: logger.stats().delivered == 1, "the spilled batch to be sent", 10)
+    assert len(gateway.keys) == 2
+    assert len(set(gateway.keys)) == 1
+    assert telltale.rows() == 1
+    assert logger.stats().spilled == 0
+
+
+def test_while_nobody_answers_the_disk_takes_more_than_memory_holds(
+    telltale: Telltale, make_logger: MakeLogger, tmp_path: Path
+) -> None:
+    port = free_port()
+    logger = make_logger(url=f"http://127.0.0.1:{port}", spill=tmp_path, capacity=20)
+    for round_number in range(10):
+        for n in range(15):
+            logger.predict({"x": float(n)}, "yes")
+        wait_until(lambda: len(logger._shipper._queue) < 5 if logger._shipper else False, f"round {round_number}", 20)  # noqa: SLF001
+    assert logger.stats().dropped == 0
+    with gateway_to(telltale.url, port):
+        wait_until(lambda: logger.stats().delivered == 150, "all to arrive", 20)
+    assert telltale.rows() == 150
+    assert logger.stats().spilled == 0
+
+
+def test_the_disk_holds_no_more_than_allowed_and_what_has_no_room_is_counted(tmp_path: Path) -> None:
+    logger = Logger("m", "1", server="pod-1", url=nobody(), spill=tmp_path, spill_bytes=250_000)
+    for _ in range(3000):
+        logger.predict({"x": 1.0}, "yes")
+    logger.close(0.5)
+    stats, files = logger.stats(), list(tmp_path.iterdir())
+    assert 0 < sum(f.stat().st_size for f in files) <= 250_000
+    lines = sum(len(f.read_bytes().split(b"\n")) for f in files)
+    assert (lines + stats.dropped, stats.waiting) == (3000, 0)
+    assert 0 < lines < 3000
+
+
+def test_a_refused_batch_leaves_the_disk(gateway: Gateway, make_logger: MakeLogger, tmp_path: Path) -> None:
+    Spill(tmp_path, 1000).put(Batch((b"{}", b"{}")))
+    gateway.faults.append(400)
+    logger = make_logger(url=gateway.url, spill=tmp_path)
+    logger.predict({"x": 1.0}, "yes")
+    wait_until(lambda: logger.stats().spilled == 0, "the batch to be gone", 10)
+    assert logger.flush()
+
+
+def test_two_processes_do_not_send_the_same_file(tmp_path: Path) -> None:
+    one, other = Spill(tmp_path, 1000), Spill(tmp_path, 1000)
+    assert one.put(Batch((b"a", b"b"), "k1"))
+    assert one.put(Batch((b"c",), "k2"))
+    first, second = one.take(), other.take()
+    assert first is not None
+    assert second is not None
+    assert (first.key, first.lines, second.key) == ("k1", (b"a", b"b"), "k2")
+    assert Spill(tmp_path, 1000).take() is None
+    one.remove()
+    other.put_back()
+    third = one.take()
+    assert third is not None
+    assert third.key == "k2"
+    one.put_back()
+
+
+def test_only_the_owner_may_read_what_is_spilled_and_half_a_file_is_never_sent(tmp_path: Path) -> None:
+    spill = Spill(tmp_path / "new", 1000)
+    spill.put(Batch((b"a",)))
+    (file,) = (tmp_path / "new").iterdir()
+    assert (file.stat().st_mode & 0o077, (tmp_path / "new").stat().st_mode & 0o077) == (0, 0)
+    half = tmp_path / "new" / "0-killed.part"
+    half.write_bytes(b"x" * 900)
+    assert not spill.put(Batch((b"b" * 200,)))
+    os.utime(half, (1, 1))
+    assert spill.put(Batch((b"b" * 200,)))
+    assert not half.exists()
+
+
+def test_a_disk_that_takes_nothing_leaves_events_in_memory(
+    telltale: Telltale, gateway: Gateway, make_logger: MakeLogger, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    gateway.faults.append(503)
+    logger = make_logger(url=gateway.url, spill=tmp_path / "file" / "folder")
+    logger.predict({"x": 1.0}, "yes")
+    assert logger.flush()
+    assert telltale.rows() == 1
