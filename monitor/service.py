@@ -8,7 +8,7 @@ import io
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -21,12 +21,14 @@ from alerts.desk import Desk, ModelRules
 from alerts.ledger import Claim, Ledger, LedgerError
 from detectors.finding import Finding, Window, worst_first
 from detectors.layout import LayoutError
+from monitor.adapters import Sender
 from monitor.clock import Clock, SystemClock
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.decode import split_lines
 from monitor.durations import format_duration
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
+from monitor.foreign import FILE, Foreign
 from monitor.health import probe
 from monitor.ingest import Ingest, Origin, Receipt
 from monitor.intake import Progress
@@ -45,7 +47,6 @@ MOST_WINDOWS_A_TICK = 500
 """Catching up after a long pause is spread over several runs, so that deliveries do not wait."""
 MOST_ATTEMPTS = 3
 """A window that cannot be judged after so many tries is written down as an error, and does not hold up the next."""
-FILE = "file"
 log = structlog.get_logger()
 
 
@@ -78,6 +79,7 @@ class Service:
             self.registry = Registry(self.store, config, self.clock.now())
             self.references = References(self.store, self.registry, self._may_learn)
             self.ingest = Ingest(self.store, self.registry, self.references, config)
+            self.foreign = Foreign(self, config.adapters)
             self.judge = Judge(self.store, self.references)
             self.desk = Desk(
                 self.ledger,
@@ -157,6 +159,11 @@ class Service:
     def import_chunk(self, chunk: bytes, key: str) -> dict[str, Any]:
         """Take a chunk of a file in. The key alone names it, so that a file that has grown can be imported again."""
         return self.take(chunk, FILE, key).to_dict()
+
+    def import_foreign(self, adapter: str, chunk: bytes, key: str, sender: Mapping[str, str]) -> dict[str, Any]:
+        """Take a chunk of a file in that an adapter reads."""
+        receipt = self.foreign.take(adapter, chunk, {}, Sender.of(sender), key, FILE)
+        return (receipt or Receipt(0, ())).to_dict()
 
     def probe(self, now: datetime) -> None:
         """Ask every server's health URL once."""
