@@ -26,9 +26,7 @@ EVENT = {
     "ce-time": "2026-03-01T11:59:00.123456789Z",
     "ce-inferenceservicename": "loans",
 }
-REQUEST, RESPONSE = (
-    EVENT | {"ce-type": f"org.kubeflow.serving.inference.{half}"} for half in ("request", "response")
-)
+REQUEST, RESPONSE = (EVENT | {"ce-type": f"org.kubeflow.serving.inference.{half}"} for half in ("request", "response"))
 Message = tuple[dict[str, str], bytes]
 EXAMPLES: dict[str, list[Message]] = {
     "kserve": [(REQUEST, json.dumps(V2_REQUEST).encode()), (RESPONSE, json.dumps(V2_RESPONSE).encode())],
@@ -93,14 +91,16 @@ def test_deep_and_huge_bodies_are_accounted_for(name: str, body: bytes) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(
-            "id inputs outputs name shape datatype data parameters feature_names instances predictions error request "
-            "response timestamp model_version columns meta_data role request_id trace_id y age data_base64".split()
-        ),
-        inner,
-        max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                "id inputs outputs name shape datatype data parameters feature_names instances predictions error request "
+                "response timestamp model_version columns meta_data role request_id trace_id y age data_base64".split()
+            ),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=20,
 )
@@ -118,11 +118,15 @@ def test_rubbish_is_refused_and_never_an_exception(name: str, data: st.DataObjec
     for headers, body in EXAMPLES[name]:
         structured: Any = data.draw(JSON)
         head, _, rest = body.partition(b"\n")
-        bodies = st.sampled_from([body, head + b"\n" + json.dumps(structured).encode(), json.dumps(structured).encode()])
+        bodies = st.sampled_from(
+            [body, head + b"\n" + json.dumps(structured).encode(), json.dumps(structured).encode()]
+        )
         wild = mangled(data.draw(bodies), data.draw(st.floats(0, 1)), data.draw(st.binary(max_size=5)))
         dropped = data.draw(st.sets(st.sampled_from(sorted(headers)))) if headers else set()
         told = {k: v for k, v in headers.items() if k not in dropped}
-        told |= data.draw(st.dictionaries(st.sampled_from(["ce-metadata", "ce-annotations", "content-type"]), st.text()))
+        told |= data.draw(
+            st.dictionaries(st.sampled_from(["ce-metadata", "ce-annotations", "content-type"]), st.text())
+        )
         accounted(adapter.translate(wild, told, SENDER, NOW))
     for translated in adapter.overdue(NOW + 3600):
         accounted(translated)
