@@ -166,6 +166,7 @@ class Adapter(Protocol):
 
     def settled(self, translated: Translated) -> None:
         """Hear that something is durable."""
+        del translated
 
 
 def read_json(raw: bytes, what: str) -> Any:

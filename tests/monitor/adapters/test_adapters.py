@@ -36,9 +36,10 @@ EXAMPLES: dict[str, list[Message]] = {
     "bentoml": [
         (
             {},
-            b'{"meta_data": {}, "columns": [{"name": "age", "role": "feature"}, {"name": "y", "role": "prediction"}]}\n'
-            b'{"age": 30, "y": "yes", "timestamp": "2026-03-01T11:59:00", "request_id": "r", "trace_id": "0"}\n'
-            b'{"age": 40, "y": "no", "timestamp": "2026-03-01T11:59:00", "request_id": "r", "trace_id": "0"}\n',
+            b"""{"meta_data": {}, "columns": [{"name": "age", "role": "feature"}, {"name": "y", "role": "prediction"}]}
+{"age": 30, "y": "yes", "timestamp": "2026-03-01T11:59:00", "request_id": "r", "trace_id": "0"}
+{"age": 40, "y": "no", "timestamp": "2026-03-01T11:59:00", "request_id": "r", "trace_id": "0"}
+""",
         )
     ],
 }
@@ -89,15 +90,19 @@ def test_deep_and_huge_bodies_are_accounted_for(name: str, body: bytes) -> None:
         accounted(translated)
 
 
+# fmt: off
+WORDS = [
+    "id", "inputs", "outputs", "name", "shape", "datatype", "data", "data_base64", "parameters", "feature_names",
+    "error", "instances", "predictions", "request", "response", "timestamp", "model_version", "columns", "meta_data", "role",
+    "request_id", "trace_id", "y", "age",
+]
+# fmt: on
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(
-                "id inputs outputs name shape datatype data parameters feature_names instances predictions error request "
-                "response timestamp model_version columns meta_data role request_id trace_id y age data_base64".split()
-            ),
+            st.sampled_from(WORDS),
             inner,
             max_size=5,
         )
@@ -117,7 +122,7 @@ def test_rubbish_is_refused_and_never_an_exception(name: str, data: st.DataObjec
     adapter = KINDS[name](AdapterSettings())
     for headers, body in EXAMPLES[name]:
         structured: Any = data.draw(JSON)
-        head, _, rest = body.partition(b"\n")
+        head, _, _ = body.partition(b"\n")
         bodies = st.sampled_from(
             [body, head + b"\n" + json.dumps(structured).encode(), json.dumps(structured).encode()]
         )

@@ -24,6 +24,7 @@ from monitor.store import StoreError
 
 V1 = {"instances": [[1.5, 2.0], [3.0, 4.0]]}, {"predictions": [0.25, 0.75]}
 MINUTE = timedelta(minutes=1)
+FIRST = Sender(version="1")
 Settings = dict[str, Any]
 Half = tuple[dict[str, str], bytes]
 _ids = itertools.count()
@@ -60,7 +61,7 @@ def go_time(at: Any) -> str:
     return str(at.strftime("%Y-%m-%dT%H:%M:%S.%f") + "789Z")
 
 
-def taken(service: Service, *sent: Half, sender: Sender = Sender(version="1")) -> list[dict[str, Any] | None]:
+def taken(service: Service, *sent: Half, sender: Sender = FIRST) -> list[dict[str, Any] | None]:
     receipts = [service.foreign.take("kserve", body, headers, sender) for headers, body in sent]
     return [receipt.to_dict() if receipt else None for receipt in receipts]
 
@@ -139,9 +140,10 @@ def test_what_the_store_did_not_take_is_taken_in_later_though_nobody_sends_it_ag
 
 
 def test_one_id_at_two_places_is_two_exchanges(service: Service) -> None:
-    places = ({"source": "pod-1"}, {"source": "pod-2"}, {"component": "transformer"}, {"namespace": "other"})
-    for place in places:
-        taken(service, *halves(event_id="same", **place))
+    places = (("source", "pod-1"), ("source", "pod-2"), ("component", "transformer"), ("namespace", "other"))
+    for name, value in places:
+        for headers, body in halves(event_id="same"):
+            taken(service, (headers | {f"ce-{name}": value}, body))
     assert len(rows(service)) == 2 * len(places)
     assert {r["server"] for r in rows(service)} == {"pod-1", "pod-2", "loans-transformer", "loans-predictor"}
 
@@ -334,8 +336,6 @@ def test_a_batch_is_named_by_its_event_in_every_process(make_service: ServiceMak
 
 
 def test_the_schedule_takes_in_what_waited(make_service: ServiceMaker, clock: StillClock) -> None:
-    from monitor.running import scheduled
-
     service = make_service()
     taken(service, halves()[0])
     clock.at = NOON + MINUTE

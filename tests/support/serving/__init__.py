@@ -16,7 +16,7 @@ INSTALL_SECONDS = 600
 
 
 def environment(name: str) -> Path:
-    """The folder with the commands of a stack, installed the first time as ``NAME.txt`` says; skips where it cannot be."""
+    """The folder with a stack's commands, installed the first time as ``NAME.txt`` says; skips where it cannot be."""
     wanted = (HERE / f"{name}.txt").read_text("utf-8")
     folder = ENVIRONMENTS / name
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
