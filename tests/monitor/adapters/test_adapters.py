@@ -93,8 +93,8 @@ def test_deep_and_huge_bodies_are_accounted_for(name: str, body: bytes) -> None:
 # fmt: off
 WORDS = [
     "id", "inputs", "outputs", "name", "shape", "datatype", "data", "data_base64", "parameters", "feature_names",
-    "error", "instances", "predictions", "request", "response", "timestamp", "model_version", "columns", "meta_data", "role",
-    "request_id", "trace_id", "y", "age",
+    "error", "instances", "predictions", "request", "response", "timestamp", "model_version", "columns", "meta_data",
+    "role", "request_id", "trace_id", "y", "age",
 ]
 # fmt: on
 JSON = st.recursive(
