@@ -140,8 +140,9 @@ class Kserve(Adapter):
         if getattr(exchange, side) is not None:
             return  # sent again
         most, most_bytes = self._limits.most_waiting, self._limits.most_waiting_bytes
-        answers = side == "response" and exchange.request is not None
-        if not answers and (len(self._open) >= most or self._bytes + _size(half) > most_bytes):
+        if side == "response" and exchange.request is not None:  # it makes room, as soon as the store has taken it
+            most, most_bytes = most + 1, 2 * most_bytes
+        if len(self._open) >= most or self._bytes + _size(half) > most_bytes:
             raise FullError(f"{len(self._open)} events wait for their other half; send it again later")
         setattr(exchange, side, half)
         self._bytes += _size(half)

@@ -60,16 +60,13 @@ class OpenInference(Adapter):
         name = known(response.get("id") or request.get("id"), "id", "neither request nor response has one")
         if not isinstance(name, str):
             raise RefusedError("bad_field", "id is not a text")
-        yield from exploded(common, name, request, response, self._settings)
-
-
-def exploded(common: Row, name: str, request: Row, response: Row, settings: AdapterSettings) -> Iterator[Row]:
-    """A prediction for each row of a V2 request, with its answer. Raises RefusedError."""
-    features = feature_rows(request, settings.feature_names.get(str(common["model"]), ()))
-    if "error" in response:
-        failed = {"status": "error", "error": response["error"]}
-        return paired(common | failed, name, features, [None] * len(features))
-    return paired(common, name, features, answer_rows(response, settings.class_names.get(str(common["model"]), ())))
+        features = feature_rows(request, self._settings.feature_names.get(str(model), ()))
+        if "error" in response:
+            common |= {"status": "error", "error": response["error"]}
+            answers: list[Any] = [None] * len(features)
+        else:
+            answers = answer_rows(response, self._settings.class_names.get(str(model), ()))
+        yield from paired(common, name, features, answers)
 
 
 def paired(common: Row, name: str, features: Sequence[Row], answers: Sequence[Any]) -> Iterator[Row]:
