@@ -58,8 +58,11 @@ class Foreign:
         translated = adapter.translate(body, headers, sender, now.timestamp())
         if translated.waiting:
             return None
-        batch = translated.identity or (key if key and source == FILE else _named(sender, key, body))
-        receipt = self._store(translated, Origin(source or name, batch, now))
+        if translated.identity:
+            origin = Origin(name, translated.identity, now)
+        else:
+            origin = Origin(source or name, key if key and source == FILE else _named(sender, key, body), now)
+        receipt = self._store(translated, origin)
         adapter.settled(translated)
         return receipt
 

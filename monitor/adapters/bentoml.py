@@ -20,6 +20,8 @@ RESERVED = ("timestamp", "request_id", "trace_id")
 """BentoML's own columns. A column that a service calls so is logged with a ``_`` at its end."""
 NOTHING = ("", "None", "0")
 """What stands for an id outside of a request."""
+LONGEST_ID = 40
+"""In decimal digits; the longest, a trace's, has 128 bits."""
 NO_VERSION = ("", "not available")
 
 
@@ -34,6 +36,8 @@ class Schema:
 
 class Bentoml(Adapter):
     """Reads a schema and records. Records of one request get the ids ``REQUEST:0``, ``REQUEST:1``, ...
+
+    The request's id is the one that its response carries as ``X-BentoML-Request-ID``.
 
     A column of the role ``target`` becomes a label, known when the record was written.
     """
@@ -70,8 +74,7 @@ class Bentoml(Adapter):
                 f"the record has {min(beyond)[:60]!r}, but not {min(lacking)[:60]!r} as in the schema: it is another "
                 "monitor's. BentoML writes all monitors of a process to one file; give each a service of its own",
             )
-        request, trace = record.get("request_id"), record.get("trace_id")
-        name = request if request not in NOTHING and isinstance(request, str) else hashlib.sha256(raw).hexdigest()[:16]
+        name = _hexadecimal(record.get("request_id"), 16) or hashlib.sha256(raw).hexdigest()[:16]
         named = {
             "environment": common["environment"],
             "model": common["model"],
@@ -89,7 +92,7 @@ class Bentoml(Adapter):
             "type": "prediction",
             "features": features,
             "prediction": answer(outputs, ()),
-            "trace_id": trace if trace not in NOTHING else None,
+            "trace_id": _hexadecimal(record.get("trace_id"), 32),
         }
         for column, role in roles.items():
             if role == "target" and record.get(column) is not None:
@@ -202,6 +205,17 @@ def _common(schemas: list[Row], sender: Sender) -> tuple[Row, Mapping[str, str]]
         "server": known(sender.server, "server", where.format("server", "server")),
     }
     return common, roles
+
+
+def _hexadecimal(number: object, digits: int) -> str | None:
+    """An id as BentoML tells it everywhere but in these files; None outside of a request.
+
+    >>> _hexadecimal("12606787650181587205", 16), _hexadecimal("None", 16), _hexadecimal("mine", 16)
+    ('aef44e92ffdae105', None, 'mine')
+    """
+    if not isinstance(number, str) or number in NOTHING:
+        return None
+    return f"{int(number):0{digits}x}" if number.isdecimal() and len(number) < LONGEST_ID else number
 
 
 def _own_name(column: str) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import serving
+import urllib3
 from given import NOON, ServiceMaker
+from processes import free_port, running
 from typer.testing import CliRunner
 
 from monitor.adapters import AdapterSettings, Sender
@@ -49,13 +51,28 @@ for name in ("first", "second", "first"):
 """
 
 
+SERVICE = """
+import bentoml
+
+@bentoml.service(workers=1)
+class Loans:
+    @bentoml.api
+    def predict(self, age: float) -> str:
+        answer = "yes" if age > 40 else "no"
+        with bentoml.monitor("loans") as m:
+            m.log(age, "age", "feature", "numerical")
+            m.log(answer, "decision", "prediction", "categorical")
+        return answer
+"""
+
+
 def schema(version: str = "not available", columns: Any = COLUMNS) -> bytes:
     meta = {"bento_name": "bank", "bento_version": version}
     return json.dumps({"meta_data": meta, "columns": columns}).encode() + b"\n"
 
 
 def record(number: int, request: str = "", second: int = 0, **more: Any) -> bytes:
-    own = {"timestamp": f"2026-03-01T11:59:{second:02}.5", "request_id": request or f"r{number}", "trace_id": "77"}
+    own = {"timestamp": f"2026-03-01T11:59:{second:02}.5", "request_id": request or f"r{number}", "trace_id": "255"}
     values = {"age": number, "timestamp_": "mine", "decision": "yes", "truth": None, **more}
     return json.dumps(values | own).encode() + b"\n"
 
@@ -109,6 +126,34 @@ def test_what_bentoml_writes_is_taken_in_once(tmp_path: Path, make_service: Serv
     times = service.store.select("SELECT min(timestamp) AS first FROM predictions FINAL")["first"][0]
     assert abs((times - datetime.now(UTC)).total_seconds()) < 300
     assert len(set(ids(service))) == 5
+
+
+def test_predictions_of_a_served_bento_have_the_ids_that_its_clients_saw(
+    tmp_path: Path, make_service: ServiceMaker
+) -> None:
+    commands, port = serving.environment("bentoml"), free_port()
+    (tmp_path / "service.py").write_text(SERVICE)
+    url, seen = f"http://127.0.0.1:{port}", {}
+
+    def ready() -> bool:
+        try:
+            return urllib3.request("GET", f"{url}/readyz", retries=False, timeout=1).status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    place = ["--working-dir", str(tmp_path), "--host", "127.0.0.1", "--port", str(port)]
+    command = ["env", "-C", str(tmp_path), str(commands / "bentoml"), "serve", "service:Loans", *place]
+    environment = {"TZ": "UTC", "BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}
+    with running(command, tmp_path / "log.txt", ready, environment):
+        for age in (30.0, 50.0):
+            answer = urllib3.request("POST", f"{url}/predict", json={"age": age}, retries=False, timeout=30)
+            seen[answer.headers["X-BentoML-Request-ID"] + ":0"] = answer.data.decode()
+    service = make_service()
+    service.clock.at = datetime.now(UTC)  # type: ignore[attr-defined]  # the clock of tests
+    assert imported(service, tmp_path / "monitoring", Sender(version="1", server="pod-1")) == (2, [])
+    rows = service.store.select("SELECT prediction_id, label FROM predictions FINAL").iter_rows()
+    assert dict(rows) == seen
+    assert sorted(seen.values()) == ["no", "yes"]
 
 
 def test_records_of_another_monitor_in_the_same_file_are_refused(tmp_path: Path, make_service: ServiceMaker) -> None:
@@ -188,7 +233,7 @@ def test_a_target_is_a_label_of_its_own_prediction() -> None:
     assert (label["prediction_id"], label["text"]) == ("r1:0", "no")
     (events,) = decoded.predictions.values()
     assert events[0]["features"] == {"age": 1, "timestamp": "mine"}
-    assert (events[0]["trace_id"], events[0]["prediction"]) == ("77", "yes")
+    assert (events[0]["trace_id"], events[0]["prediction"]) == (f"{255:032x}", "yes")
 
 
 @pytest.mark.parametrize(("timezone", "hour"), [("UTC", 11), ("Asia/Tokyo", 2), ("America/New_York", 16)])
