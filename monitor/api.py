@@ -19,7 +19,7 @@ import prometheus_client
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
@@ -27,9 +27,11 @@ from starlette.types import Scope as Connection
 from alerts.ledger import BadCallbackError, LedgerError, UnknownActionError, WrongTokenError
 from dashboards.page import render_page
 from detectors.layout import LayoutError
+from monitor.adapters import FullError, Sender
 from monitor.audit import AuditError
 from monitor.config import ApiKey, ConfigError, Scope
 from monitor.events import json_schema
+from monitor.foreign import UnknownAdapterError
 from monitor.overview import overview
 from monitor.reference import TableError, read_table
 from monitor.registry import UnknownModelError
@@ -162,7 +164,7 @@ def create_app(service: Service) -> FastAPI:
     """The application around one service."""
     app = FastAPI(title="Telltale", version="1", redoc_url=None)
     access = Access(tuple(_callers(service.config.api_keys)))
-    for routes in (_intake, _questions, _care, _tables, _operation):
+    for routes in (_intake, _adapters, _questions, _care, _tables, _operation):
         app.include_router(routes(service, access))
     app.add_middleware(SiteGuard, keyless=not service.config.api_keys)
     app.add_exception_handler(UnknownModelError, _unknown_model)
@@ -208,6 +210,45 @@ def _intake(service: Service, access: Access) -> APIRouter:
         token = authorization.partition(" ")[2]
         await run_in_threadpool(service.desk.callback, action_id, token, event, service.clock.now())
         return {"recorded": True}
+
+    return routes
+
+
+class Told(BaseModel):
+    """What the sender says beside a foreign format, which may not say it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = ""
+    version: str = ""
+    server: str = ""
+    environment: str = ""
+    source: Annotated[str, Field(pattern="^(|file)$")] = ""
+
+
+def _adapters(service: Service, access: Access) -> APIRouter:
+    """What other serving stacks log."""
+    routes = APIRouter()
+    ingest = access.needs("ingest")
+
+    @routes.post("/v1/adapters/{adapter}")
+    async def foreign(
+        adapter: str,
+        request: Request,
+        told: Annotated[Told, Query()],
+        idempotency_key: Annotated[str, Header(max_length=200)] = "",
+        who: Caller = ingest,
+    ) -> Response:
+        """A log of another serving stack. 200: it is durable. 202: it waits in memory for its other half."""
+        body = await _body(request, service.config.sources.http.max_body_bytes)
+        sender = Sender(**told.model_dump(exclude={"source"}), caller=who.name, allowed=who.models)
+        headers = dict(request.headers)
+        receipt = await run_in_threadpool(
+            service.foreign.take, adapter, body, headers, sender, idempotency_key, told.source
+        )
+        if receipt is None:
+            return JSONResponse({"accepted": 0, "rejected": []}, 202)
+        return JSONResponse(receipt.to_dict())
 
     return routes
 
@@ -385,6 +426,8 @@ def _callers(keys: tuple[ApiKey, ...]) -> list[tuple[bytes, Caller]]:
 
 _STATUS: Mapping[type[Exception], int] = {
     UnknownActionError: 404,
+    UnknownAdapterError: 404,
+    FullError: 503,
     WrongTokenError: 401,
     BadCallbackError: 400,
     LayoutError: 422,

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -74,25 +75,50 @@ def check(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 @app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Events as NDJSON, one a line.")], config: ConfigPath = DEFAULT_CONFIG
+    file: Annotated[Path, typer.Argument(help="Events as NDJSON, one a line; or a folder of BentoML's monitoring.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    format_: Annotated[Literal["ndjson", "bentoml"], typer.Option("--format", help="What wrote it.")] = "ndjson",
+    model: Annotated[str, typer.Option(help="bentoml: the model, if not called as the monitor.")] = "",
+    version: Annotated[str, typer.Option(help="bentoml: the version, if it is not the bento's.")] = "",
+    server: Annotated[str, typer.Option(help="bentoml: the server that wrote it.")] = "",
+    environment: Annotated[str, typer.Option("--environment", "-e", help="bentoml: part of every key.")] = "",
 ) -> None:
     """Take a file of events in. Doing it again changes nothing."""
     from rich.markup import escape
 
-    from monitor.service import import_file
-
-    if not file.is_file():
-        _fail(f"{file}: there is no such file")
+    told = {"model": model, "version": version, "server": server, "environment": environment}
+    total, answers = _to_import(file, format_, told)
     accepted = rejected = 0
     with _service(config) as service, _progress() as progress:
-        task = progress.add_task(f"Importing {escape(file.name)}", total=file.stat().st_size)
-        for done, answer in import_file(service, file, IMPORT_CHUNK_BYTES):
+        task = progress.add_task(f"Importing {escape(file.name)}", total=total)
+        for done, answer in answers(service):
             progress.update(task, completed=done)
             accepted += answer["accepted"]
             rejected += len(answer["rejected"])
             for line in answer["rejected"][: max(0, 10 - rejected + len(answer["rejected"]))]:
                 _say(f"  line {line['line']}: {line['reason']}")
     print(f"{accepted} events taken in, {rejected} put into dead_letters")
+
+
+def _to_import(file: Path, format_: str, told: dict[str, str]) -> tuple[int, Callable[[Any], Any]]:
+    """How many bytes there are to import, and what takes them in with a service."""
+    from monitor.adapters import Sender
+    from monitor.adapters.bentoml import data_files, import_folder
+    from monitor.service import import_file
+
+    if format_ == "ndjson":
+        if not file.is_file():
+            _fail(f"{file}: there is no such file")
+        if given := [name for name, value in told.items() if value]:
+            _fail(f"--{given[0]} is for --format bentoml; the events of a file say it themselves")
+        return file.stat().st_size, lambda service: import_file(service, file, IMPORT_CHUNK_BYTES)
+    found = data_files(file)
+    if not found:
+        _fail(f"{file}: there is no data/data.*.log below it; name the folder that BentoML's monitoring writes to")
+    if not told["server"]:
+        _fail("--server is missing: BentoML's files do not say which server wrote them")
+    total = sum(path.stat().st_size for path in found)
+    return total, lambda service: import_folder(service, file, Sender.of(told), IMPORT_CHUNK_BYTES)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from alerts.kinds import kinds_in
 from alerts.notifiers import Notifier
 from alerts.policy import Policy
 from detectors.layout import Kind
+from monitor.adapters import AdapterSettings
 from monitor.durations import format_duration, parse_duration
 
 FEATURE_KINDS = ("numeric", "categorical")
@@ -384,6 +385,7 @@ class Config(_Spec):
 
     store: StoreSpec = StoreSpec()
     sources: Sources = Sources()
+    adapters: AdapterSettings = AdapterSettings()
     unknown_models: Literal["register", "reject"] = "register"
     models: dict[str, ModelSpec] = Field(default_factory=dict)
     servers: dict[str, ServerSpec] = Field(default_factory=dict)

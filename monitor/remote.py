@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.parse
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,11 @@ class RemoteService:
     def import_chunk(self, body: bytes, key: str) -> dict[str, Any]:
         """Take a chunk of a file in."""
         return dict(self._json("POST", "/v1/events?source=file", body, {"Idempotency-Key": key}))
+
+    def import_foreign(self, adapter: str, chunk: bytes, key: str, sender: Mapping[str, str]) -> dict[str, Any]:
+        """Take a chunk of a file in that an adapter reads."""
+        path = f"/v1/adapters/{_quoted(adapter)}?{_query(source='file', **sender)}"
+        return dict(self._json("POST", path, chunk, {"Idempotency-Key": key}))
 
     def register_reference_file(self, name: str, path: Path, version: str, environment: str) -> dict[str, Any]:
         """Keep a table as what a model is compared with."""

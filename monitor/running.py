@@ -23,6 +23,7 @@ from monitor.store import StoreBusyError
 NOTE = "service.json"
 PROBE_SECONDS = 60.0
 PROGRESS_SECONDS = 5.0
+OVERDUE_SECONDS = 5.0
 REFRESH_MODELS_SECONDS = 10.0
 REFRESH_ALERTS_SECONDS = 60.0
 JUDGE_SECONDS = 15.0
@@ -98,6 +99,7 @@ def scheduled(service: Service, *, judge: bool) -> Iterator[Schedule]:
     if service.config.sources.kafka is not None:
         schedule.every(PROGRESS_SECONDS, "progress", service.write_progress)
     schedule.every(REFRESH_MODELS_SECONDS, "refresh_models", service.refresh_models)
+    schedule.every(OVERDUE_SECONDS, "overdue", service.foreign.take_overdue)
     if judge:
         schedule.every(PROBE_SECONDS, "probe", service.probe)
         schedule.every(JUDGE_SECONDS, "judge", service.judge_due)

@@ -8,7 +8,7 @@ import io
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from alerts.desk import Desk, ModelRules
 from alerts.ledger import Claim, Ledger, LedgerError
 from detectors.finding import Finding, Window, worst_first
 from detectors.layout import LayoutError
+from monitor.adapters import Sender
 from monitor.audit import AuditError, Auditor
 from monitor.batches import Batch
 from monitor.clock import Clock, SystemClock
@@ -31,6 +32,7 @@ from monitor.decode import split_lines
 from monitor.durations import format_duration
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
+from monitor.foreign import FILE, Foreign
 from monitor.health import probe
 from monitor.ingest import Ingest, Origin, Receipt
 from monitor.intake import Progress
@@ -51,7 +53,6 @@ MOST_WINDOWS_A_TICK = 500
 """Catching up after a long pause is spread over several runs, so that deliveries do not wait."""
 MOST_ATTEMPTS = 3
 """A window that cannot be judged after so many tries is written down as an error, and does not hold up the next."""
-FILE = "file"
 log = structlog.get_logger()
 
 
@@ -85,6 +86,7 @@ class Service:
             self.references = References(self.store, self.registry, self._may_learn)
             self.ingest = Ingest(self.store, self.registry, self.references, config)
             self.dead_letters = DeadLetters(self.store, self.ingest)
+            self.foreign = Foreign(self, config.adapters)
             self.judge = Judge(self.store, self.references)
             read = self._read_log if config.sources.kafka is not None else None
             self.auditor = Auditor(self.store, self.registry, self.references, self.ingest, read)
@@ -169,6 +171,11 @@ class Service:
     def import_chunk(self, chunk: bytes, key: str) -> dict[str, Any]:
         """Take a chunk of a file in. The key alone names it, so that a file that has grown can be imported again."""
         return self.take(chunk, FILE, key).to_dict()
+
+    def import_foreign(self, adapter: str, chunk: bytes, key: str, sender: Mapping[str, str]) -> dict[str, Any]:
+        """Take a chunk of a file in that an adapter reads."""
+        receipt = self.foreign.take(adapter, chunk, {}, Sender.of(sender), key, FILE)
+        return (receipt or Receipt(0, ())).to_dict()
 
     def probe(self, now: datetime) -> None:
         """Ask every server's health URL once."""

@@ -1,0 +1,102 @@
+"""What adapters read, taken in: their lines as any others, their refusals as dead letters."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+import structlog
+
+import monitor.adapters
+from alerts.kinds import kinds_in
+from monitor.adapters import Adapter, AdapterSettings, Sender, Translated
+from monitor.decode import Reject
+from monitor.ingest import Origin, Receipt, dead_letter_rows
+
+if TYPE_CHECKING:
+    from monitor.service import Service
+
+FILE = "file"
+log = structlog.get_logger()
+
+
+class UnknownAdapterError(Exception):
+    """There is no adapter of that name."""
+
+
+class Foreign:
+    """All adapters, and the way from them into the store."""
+
+    def __init__(self, service: Service, settings: AdapterSettings) -> None:
+        self._service = service
+        self._adapters: Mapping[str, Adapter] = {
+            name: kind(settings) for name, kind in kinds_in(monitor.adapters).items()
+        }
+
+    def take(
+        self, name: str, body: bytes, headers: Mapping[str, str], sender: Sender, key: str = "", source: str = ""
+    ) -> Receipt | None:
+        """Take foreign bytes in; returns when that is durable. None while they wait for their other half.
+
+        name
+            The adapter's, as in URLs or as its file is called.
+        key
+            Names the batch of a chunk of a file; with other sources, another batch for the same bytes.
+
+        Raises UnknownAdapterError, FullError and StoreError.
+        """
+        name = name.replace("-", "_")
+        adapter = self._adapters.get(name)
+        if adapter is None:
+            names = ", ".join(n.replace("_", "-") for n in sorted(self._adapters))
+            raise UnknownAdapterError(f"{name[:60]!r} is not an adapter; known: {names}")
+        now = self._service.clock.now()
+        translated = adapter.translate(body, headers, sender, now.timestamp())
+        if translated.waiting:
+            return None
+        if translated.identity:
+            origin = Origin(name, translated.identity, now)
+        else:
+            origin = Origin(source or name, key if key and source == FILE else _named(sender, key, body), now)
+        receipt = self._store(translated, origin)
+        adapter.settled(translated)
+        return receipt
+
+    def take_overdue(self, now: datetime) -> int:
+        """Take in what has waited long enough for its other half; gives how many."""
+        taken = 0
+        for name, adapter in self._adapters.items():
+            for translated in adapter.overdue(now.timestamp()):
+                self._store(translated, Origin(name, translated.identity, now))
+                adapter.settled(translated)
+                taken += 1
+        return taken
+
+    def _store(self, translated: Translated, origin: Origin) -> Receipt:
+        if translated.refused:
+            placed = dead_letter_rows(translated.refused).with_columns(
+                source=pl.lit(origin.source),
+                batch=pl.lit(origin.batch),
+                row=pl.col("row").cast(pl.UInt32),
+                received=pl.lit(origin.arrived).cast(pl.Datetime("ms", "UTC")),
+            )
+            self._service.store.insert("dead_letters", placed)
+            for reject in translated.refused:
+                self._service.metrics.rejected.labels(reject.reason).inc()
+        receipt = self._service.take_batch(translated.lines, origin, translated.sender.allowed)
+        return Receipt(receipt.accepted, _by_record([*translated.refused, *receipt.rejects], translated))
+
+
+def _named(sender: Sender, key: str, body: bytes) -> str:
+    told = (sender.caller, sender.model, sender.version, sender.server, sender.environment, key)
+    return hashlib.sha256(b"\x1f".join((*map(str.encode, told), body))).hexdigest()[:32]
+
+
+def _by_record(rejects: list[Reject], translated: Translated) -> list[Reject]:
+    """Rejects that name the sender's records, not our lines."""
+    ordered = sorted(rejects, key=lambda reject: reject.row)
+    return [dataclasses.replace(reject, row=translated.records[reject.row]) for reject in ordered]
