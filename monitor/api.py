@@ -322,6 +322,15 @@ def _care(service: Service, access: Access) -> APIRouter:
         """The latest of them, with what they held."""
         return service.dead_letter_lines(reason, limit)
 
+    @routes.post("/v1/models/{model}/forget")
+    def forget(
+        model: str, prediction_id: str = "", entity_id: str = "", environment: Environment = "production"
+    ) -> dict[str, int]:
+        """Remove the rows and labels of one prediction, or of all about somebody. Profiles and findings stay."""
+        if bool(prediction_id) == bool(entity_id):
+            raise HTTPException(422, "name either prediction_id or entity_id")
+        return service.forget(model, prediction_id, entity_id, environment)
+
     @routes.post("/v1/dead-letters/replay")
     def replay(reason: str = "") -> dict[str, int]:
         """Take in those that the rules allow by now."""

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from monitor.folding import HOUR, mark, span
+from monitor.forgetting import remove_forgotten
 from monitor.ingest import Ingest, Origin
 from monitor.reference import References
 from monitor.registry import Registry
@@ -187,6 +188,8 @@ class Auditor:
             return "what is there twice was removed"
         lines, origin = taken
         self._ingest.take(lines, origin)
+        for model in self._registry.models():
+            remove_forgotten(self._store, model.environment, model.name)
         return f"taken in again: offsets {offsets[0]} to {offsets[1]}"
 
     def _read_again(self, source: str, first: int, last: int, read: Read) -> tuple[list[bytes], Origin]:

@@ -249,6 +249,22 @@ def audit(
 
 
 @app.command()
+def forget(
+    model: ModelName,
+    config: ConfigPath = DEFAULT_CONFIG,
+    prediction_id: Annotated[str, typer.Option(help="One prediction.")] = "",
+    entity: Annotated[str, typer.Option(help="All predictions about somebody: their entity_id.")] = "",
+    environment: Environment = "production",
+) -> None:
+    """Remove rows and labels of predictions for good. Counts, findings and raw dead letters stay."""
+    if bool(prediction_id) == bool(entity):
+        _fail("name either --prediction-id or --entity")
+    with _service(config) as service, _working("Removing"):
+        removed = service.forget(model, prediction_id, entity, environment)
+    print(f"{removed['predictions']} predictions forgotten")
+
+
+@app.command()
 def migrate(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Bring the store's tables up to date. Starting the service does it too."""
     from monitor.service import Service

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import polars as pl
 import structlog
 
 import monitor.adapters
 from alerts.kinds import kinds_in
 from monitor.adapters import Adapter, AdapterSettings, Sender, Translated
 from monitor.decode import Reject
-from monitor.ingest import Origin, Receipt, dead_letter_rows
+from monitor.ingest import Origin, Receipt
 
 if TYPE_CHECKING:
     from monitor.service import Service
@@ -77,18 +76,8 @@ class Foreign:
         return taken
 
     def _store(self, translated: Translated, origin: Origin) -> Receipt:
-        if translated.refused:
-            placed = dead_letter_rows(translated.refused).with_columns(
-                source=pl.lit(origin.source),
-                batch=pl.lit(origin.batch),
-                row=pl.col("row").cast(pl.UInt32),
-                received=pl.lit(origin.arrived).cast(pl.Datetime("ms", "UTC")),
-            )
-            self._service.store.insert("dead_letters", placed)
-            for reject in translated.refused:
-                self._service.metrics.rejected.labels(reject.reason).inc()
-        receipt = self._service.take_batch(translated.lines, origin, translated.sender.allowed)
-        return Receipt(receipt.accepted, _by_record([*translated.refused, *receipt.rejects], translated))
+        receipt = self._service.take_batch(translated.lines, origin, translated.sender.allowed, translated.refused)
+        return Receipt(receipt.accepted, _by_record(receipt.rejects, translated))
 
 
 def _named(sender: Sender, key: str, body: bytes) -> str:
@@ -96,7 +85,7 @@ def _named(sender: Sender, key: str, body: bytes) -> str:
     return hashlib.sha256(b"\x1f".join((*map(str.encode, told), body))).hexdigest()[:32]
 
 
-def _by_record(rejects: list[Reject], translated: Translated) -> list[Reject]:
+def _by_record(rejects: Sequence[Reject], translated: Translated) -> list[Reject]:
     """Rejects that name the sender's records, not our lines."""
     ordered = sorted(rejects, key=lambda reject: reject.row)
     return [dataclasses.replace(reject, row=translated.records[reject.row]) for reject in ordered]

@@ -105,14 +105,26 @@ class Ingest:
         kafka = config.sources.kafka
         self.watch = DeadLetterWatch(kafka.dead_letters if kafka else DeadLetterLimits())
 
-    def take(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str] = frozenset()) -> Receipt:
-        """Take a batch in; returns when it is durable. ``allowed``: the models its sender may write to; empty for all.
+    def take(
+        self,
+        lines: Sequence[bytes],
+        origin: Origin,
+        allowed: frozenset[str] = frozenset(),
+        refused: Sequence[Reject] = (),
+    ) -> Receipt:
+        """Take a batch in; returns when it is durable.
+
+        allowed
+            The models its sender may write to; empty for all.
+        refused
+            Of records that could not be made lines; at their rows there are empty lines.
 
         Raises StoreError when the store refuses; nothing is lost then, as the caller can send the same batch again.
         Raises TooManyDeadLettersError for a batch of a log that is taken for broken.
         """
         try:
             decoded = self._decoded(lines, origin, allowed)
+            decoded.rejects.extend(refused)
             if origin.last is not None:
                 self.watch.check(origin.source, origin.batch, [r.row for r in decoded.rejects], len(lines))
             return self._take(decoded, origin)
@@ -126,7 +138,7 @@ class Ingest:
             log.exception("lines that cannot be processed become dead letters", rows=[r.row for r in failing])
             rows = {reject.row for reject in failing}
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
-            decoded.rejects.extend(failing)
+            decoded.rejects.extend((*failing, *refused))
             return self._take(decoded, origin)
 
     def refused(self, lines: Sequence[bytes], origin: Origin) -> list[Reject]:

@@ -64,6 +64,13 @@ class RemoteService:
         query = _query(start=start, end=end, repair="true" if repair else None)
         return dict(self._json("POST", f"/v1/audit?{query}"))
 
+    def forget(
+        self, name: str, prediction_id: str = "", entity_id: str = "", environment: str = "production"
+    ) -> dict[str, int]:
+        """Remove the rows and labels of one prediction, or of all about somebody."""
+        query = _query(prediction_id=prediction_id, entity_id=entity_id, environment=environment)
+        return dict(self._json("POST", f"/v1/models/{_quoted(name)}/forget?{query}"))
+
     def replay_dead_letters(self, reason: str = "") -> dict[str, int]:
         """Take in the dead letters that the rules allow by now."""
         return dict(self._json("POST", f"/v1/dead-letters/replay?{_query(reason=reason)}"))

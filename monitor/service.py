@@ -28,11 +28,12 @@ from monitor.clock import Clock, SystemClock
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.dead_letter_watch import TooManyDeadLettersError
 from monitor.dead_letters import DeadLetters
-from monitor.decode import split_lines
+from monitor.decode import Reject, split_lines
 from monitor.durations import format_duration
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
 from monitor.foreign import FILE, Foreign
+from monitor.forgetting import forget_entity, forget_predictions
 from monitor.health import probe
 from monitor.ingest import Ingest, Origin, Receipt
 from monitor.intake import Progress
@@ -129,11 +130,17 @@ class Service:
         batch = key if key and source == FILE else hashlib.sha256(whole).hexdigest()[:32]
         return self.take_batch(split_lines(body), Origin(source, batch, self.clock.now()), models)
 
-    def take_batch(self, lines: Sequence[bytes], origin: Origin, models: frozenset[str] = frozenset()) -> Receipt:
-        """Take the lines of a batch in that has an identity of its own."""
+    def take_batch(
+        self,
+        lines: Sequence[bytes],
+        origin: Origin,
+        models: frozenset[str] = frozenset(),
+        refused: Sequence[Reject] = (),
+    ) -> Receipt:
+        """Take the lines of a batch in that has an identity of its own. ``refused``: those that were so before."""
         started = time.perf_counter()
         try:
-            receipt = self.ingest.take(lines, origin, models)
+            receipt = self.ingest.take(lines, origin, models, refused)
         finally:
             self.metrics.stopped_logs.set(len(self.ingest.watch.stopped))
         self.metrics.ingest_seconds.observe(time.perf_counter() - started)
@@ -187,6 +194,16 @@ class Service:
             self.metrics.probes.labels(answer["server"], str(answer["ok"]).lower()).inc()
 
     # Looking after what came in
+
+    def forget(
+        self, name: str, prediction_id: str = "", entity_id: str = "", environment: str = "production"
+    ) -> dict[str, int]:
+        """Remove the rows and labels of one prediction, or of all about somebody. Profiles and findings stay."""
+        model = self.registry.get(environment, name)
+        now = self.clock.now()
+        if prediction_id:
+            return {"predictions": forget_predictions(self.store, model, [prediction_id], now)}
+        return {"predictions": forget_entity(self.store, model, entity_id, now)}
 
     def replay_dead_letters(self, reason: str = "") -> dict[str, int]:
         """Take in the dead letters that the rules allow by now; ``reason``: only of batches that have such."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -69,6 +70,8 @@ def fill(service: Service) -> None:
         line = ndjson([prediction(600 + first, NOON - 3 * HOUR)])
         service.take_batch([line], Origin("kafka/t/0/log", str(first), NOON, None, last))
     service.store.execute("DELETE FROM predictions WHERE prediction_id = 'p3'")
+    forgotten = pl.DataFrame({"environment": ["production"], "model": ["m"], "forgotten": [NOON]})
+    service.store.insert("forgotten", forgotten.with_columns(id_hash=pl.lit(hashlib.sha256(b"p9").hexdigest().upper())))
     service.store.execute("DELETE FROM dead_letters WHERE source = 'http'")
     service.take(b"{\xff broken", "file", key="odd")
 
@@ -101,6 +104,7 @@ def parameters(service: Service) -> dict[str, Any]:
         "limit": 1000,
         "most": 1000,
         "reason": "",
+        "entity_id": "",
         "hour": NOON - HOUR,
         **span(service.store, "production", "m", NOON - 3 * HOUR, NOON + HOUR).parameters,
         "source": SOURCE,
