@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,10 +18,10 @@ import structlog
 from numpy.typing import NDArray
 
 from alerts.ledger import LedgerError
-from monitor.columns import PredictionColumns, prediction_columns, redact
+from monitor.columns import PredictionColumns, lists, prediction_columns, redact
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.decode import Decoded, Fields, Reject, decode
-from monitor.profile import profile_rows, segment_value, write_profiles
+from monitor.profile import profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.store import Store, StoreError
@@ -198,38 +198,29 @@ class Ingest:
 
 def _base(columns: PredictionColumns, model: Model) -> pl.DataFrame:
     """What both row tables hold."""
-    events = columns.events
-    declared = model.spec.segments
-    segments = [_segments(e, declared) for e in events] if declared else [()] * len(events)
     return pl.DataFrame(
         {
-            "environment": [model.environment] * len(events),
-            "model": [model.name] * len(events),
-            "version": [e["version"] for e in events],
-            "server": [e["server"] for e in events],
-            "role": [e.get("role", "live") for e in events],
-            "prediction_id": [e["prediction_id"] for e in events],
+            **{name: columns.texts[name] for name in ("version", "server", "role", "prediction_id")},
             "timestamp": moments(columns.at),
-            "segments": texts(segments),
+            "segments": _segments(columns),
             "weight": columns.weight,
             "failed": columns.failed,
             "score": columns.score,
             "latency_ms": columns.features["@latency"].values.fill_null(np.nan),
-            "row": [e["row"] for e in events],
+            "row": columns.row,
         }
-    )
+    ).with_columns(environment=pl.lit(model.environment), model=pl.lit(model.name))
 
 
-def _segments(event: Fields, declared: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    given = event.get("segments") or {}
-    return [segment_value(n, given[n], values) for n, values in declared.items() if given.get(n) is not None]
+def _segments(columns: PredictionColumns) -> pl.Series:
+    if not columns.segments:
+        return _nothing(len(columns))
+    named = pl.DataFrame(columns.segments)
+    return named.select(pl.concat_list(pl.all()).list.drop_nulls()).to_series()
 
 
 def _slim_rows(base: pl.DataFrame, columns: PredictionColumns) -> pl.DataFrame:
-    texts = {
-        name: pl.Series([e.get(name) or "" for e in columns.events], dtype=pl.String)
-        for name in ("error", "entity_id", "batch_id", "trace_id")
-    }
+    texts = {name: columns.texts[name] for name in ("error", "entity_id", "batch_id", "trace_id")}
     return base.with_columns(label=columns.label.fill_null(""), **texts)
 
 
@@ -237,18 +228,22 @@ def _feature_rows(base: pl.DataFrame, columns: PredictionColumns, model: Model) 
     spec = model.spec
     size = len(columns)
     numbers = [columns.features[n].values.fill_null(np.nan).to_numpy() for n in spec.num_names]
-    levels = [columns.features[n].values for n in spec.cat_names]
-    nothing: list[Sequence[str]] = [()] * size
+    levels = pl.DataFrame({n: columns.features[n].values for n in spec.cat_names})
     extras = columns.extras
     kept_aside = any(extras)
     return base.with_columns(
         schema_id=pl.lit(model.schema_id, pl.UInt64),
-        num=pl.Series(np.column_stack(numbers)).cast(pl.List(pl.Float64)) if numbers else floats([()] * size),
-        cat=pl.select(pl.concat_list(levels)).to_series() if levels else texts(nothing),
-        extra_names=texts([list(x or ()) for x in extras] if kept_aside else nothing),
-        extra_values=texts([list((x or {}).values()) for x in extras] if kept_aside else nothing),
+        num=lists(np.arange(size + 1) * len(numbers), np.column_stack(numbers).ravel()) if numbers else _nothing(size),
+        cat=levels.select(pl.concat_list(pl.all())).to_series() if levels.width else _nothing(size),
+        extra_names=texts([list(x or ()) for x in extras]) if kept_aside else _nothing(size),
+        extra_values=texts([list((x or {}).values()) for x in extras]) if kept_aside else _nothing(size),
         label=columns.label,
     )
+
+
+def _nothing(size: int) -> pl.Series:
+    """An empty list for each row."""
+    return lists(np.zeros(size + 1, np.int64), pl.Series([], dtype=pl.String))
 
 
 def dead_letter_rows(rejects: Sequence[Reject]) -> pl.DataFrame:
@@ -321,22 +316,17 @@ def health_rows(events: Sequence[Fields]) -> pl.DataFrame:
 
 def texts(rows: Sequence[Sequence[str]]) -> pl.Series:
     """A column of lists of texts. Polars would build one object a row."""
-    return _lists(rows, "string")
+    return _lists(rows, pl.String())
 
 
 def floats(rows: Sequence[Sequence[float]]) -> pl.Series:
     """A column of lists of numbers."""
-    return _lists(rows, "float64")
+    return _lists(rows, pl.Float64())
 
 
-def _lists(rows: Sequence[Sequence[object]], kind: str) -> pl.Series:
-    import pyarrow as pa
-
+def _lists(rows: Sequence[Sequence[object]], kind: pl.DataType) -> pl.Series:
     offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))])
-    flat = pa.array(list(itertools.chain.from_iterable(rows)), type=kind)
-    column = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, flat))
-    assert isinstance(column, pl.Series)  # noqa: S101 - tells the type checker what an array becomes
-    return column
+    return lists(offsets, pl.Series(list(itertools.chain.from_iterable(rows)), dtype=kind))
 
 
 def moments(seconds: Sequence[float] | NDArray[np.float64]) -> pl.Series:
