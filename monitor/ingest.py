@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,9 +18,10 @@ import structlog
 from numpy.typing import NDArray
 
 from alerts.ledger import LedgerError
-from monitor.columns import PredictionColumns, lists, prediction_columns, redact
+from monitor.columns import PredictionColumns, lists, prediction_columns, redact, together
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.decode import Decoded, Fields, Reject, decode
+from monitor.fast import LEAST_LINES, models_of, read_clean
 from monitor.profile import profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
@@ -67,6 +68,14 @@ class Receipt:
         return {"accepted": self.accepted, "rejected": rejected}
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A batch that was read: what went line by line, and what was proven clean, by place of its model."""
+
+    decoded: Decoded
+    clean: Mapping[tuple[str, str], tuple[Model, PredictionColumns]]
+
+
 def kept(ids: Sequence[str], fraction: float) -> NDArray[np.bool_]:
     """Which rows a sample keeps: a hash of the prediction id, the same in every pod, for labels, and in the store.
 
@@ -94,33 +103,58 @@ class Ingest:
         Raises StoreError when the store refuses; nothing is lost then, as the caller can send the same batch again.
         """
         try:
-            decoded = self._decoded(lines, origin, allowed)
-            return self._take(decoded, origin)
+            return self._take(self._read(lines, origin, allowed), origin)
         except (StoreError, LedgerError, ConfigError):
             raise
         except Exception:
             failing = self._failing(lines, origin, allowed)
-            if not failing:
-                raise
             # A fault of ours that one line brings to light must not hold up all that come after it.
             log.exception("lines that cannot be processed become dead letters", rows=[r.row for r in failing])
             rows = {reject.row for reject in failing}
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
             decoded.rejects.extend(failing)
-            return self._take(decoded, origin)
+            return self._take(_Read(decoded, {}), origin)
+
+    def _read(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> _Read:
+        """Clean lines of models that have a layout as columns, all others one by one."""
+        clean: dict[tuple[str, str], tuple[Model, PredictionColumns]] = {}
+        rest = list(lines)
+        arrived = np.broadcast_to(np.array(origin.arrivals or origin.arrived.timestamp()), len(lines))
+        for place, numbers in models_of(lines).items():
+            model = self._registry.find(*place)
+            if len(numbers) < LEAST_LINES or model is None or model.layout is None or not self._is_open(model, allowed):
+                continue
+            rows = np.array(numbers)
+            columns = read_clean([lines[n] for n in numbers], rows, arrived[rows], place, model.spec)
+            if columns is not None:
+                clean[place] = (model, columns)
+                for row in columns.row.tolist():
+                    rest[row] = b""
+        return _Read(self._decoded(rest, origin, allowed), clean)
+
+    def _is_open(self, model: Model, allowed: frozenset[str]) -> bool:
+        """Whether the sender may write to the model at all."""
+        unknown = self._config.unknown_models == "reject" and model.name not in self._config.models
+        return not unknown and (not allowed or model.name in allowed)
 
     def _decoded(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> Decoded:
         known = self._config.models.__contains__ if self._config.unknown_models == "reject" else None
         return decode(lines, origin.arrivals or origin.arrived.timestamp(), known, allowed)
 
-    def _take(self, decoded: Decoded, origin: Origin) -> Receipt:
+    def _take(self, read: _Read, origin: Origin) -> Receipt:
+        decoded = read.decoded
         self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
-        for (environment, name), events in decoded.predictions.items():
-            self._take_predictions(environment, name, events, origin)
+        for environment, name in decoded.predictions.keys() - read.clean.keys():
+            self._take_predictions(environment, name, decoded.predictions[environment, name], origin)
+        for place, (model, columns) in read.clean.items():
+            events = decoded.predictions.get(place)
+            parts = [columns, prediction_columns(events, model.spec)] if events else [columns]
+            self._registry.learn(*place, events or [], origin.first_arrived)
+            self._write_predictions(model, together(parts), origin)
         self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
-        return Receipt(decoded.accepted, decoded.rejects)
+        return Receipt(decoded.accepted + sum(len(columns) for _, columns in read.clean.values()), decoded.rejects)
 
     def _failing(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> list[Reject]:
         """The lines that cannot be processed even alone. Nothing is written."""
