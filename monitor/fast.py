@@ -76,11 +76,17 @@ def models_of(lines: Sequence[bytes]) -> dict[tuple[str, str], list[int]]:
     {('production', 'm'): [0, 3], ('production', 'k'): [1]}
     """
     found: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
+    placed = any(b'"environment"' in line for line in lines[:LOOKED_AT])
+    seen, numbers = b"\n", []
     for number, line in enumerate(lines):
-        model = MODEL.search(line)
-        if model is not None:
-            environment = ENVIRONMENT.search(line) if b'"environment"' in line else None
-            found[environment[1] if environment else b"production", model[1]].append(number)
+        if seen not in line:
+            model = MODEL.search(line)
+            if model is None:
+                continue
+            environment = ENVIRONMENT.search(line) if placed else None
+            seen = b"\n" if placed else model[0]
+            numbers = found[environment[1] if environment else b"production", model[1]]
+        numbers.append(number)
     return {(e.decode("utf-8", "replace"), m.decode("utf-8", "replace")): rows for (e, m), rows in found.items()}
 
 
@@ -115,7 +121,7 @@ def read_clean(
     table = pa.concat_tables([part for _, part in read])
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - tells the type checker what a table becomes
-    return _Reading(frame, rows[order], arrived[order], place, shape, spec).columns()
+    return _Reading(frame, spec).columns(rows[order], arrived[order], place)
 
 
 def _plausible(lines: Sequence[bytes]) -> list[int] | None:
@@ -307,53 +313,65 @@ def _parse(lines: Sequence[bytes], schema: pa.Schema) -> pa.Table:
 
 
 class _Reading:
-    """What Arrow read of some lines, and what of it is right."""
+    """What Arrow read of some lines: all that is wanted of it in one pass, as passes are what small groups cost."""
 
-    def __init__(
-        self,
-        frame: pl.DataFrame,
-        rows: NDArray[np.int64],
-        arrived: NDArray[np.float64],
-        place: tuple[str, str],
-        shape: Mapping[str, Kinds],
-        spec: ModelSpec,
-    ) -> None:
-        self._shape = shape
+    def __init__(self, frame: pl.DataFrame, spec: ModelSpec) -> None:
         self._spec = spec
+        self._schema = frame.schema
         self._frame = frame
-        at = _times(frame["timestamp"])
-        right = frame.select(self._contract(place)).to_series().to_numpy() & (at <= arrived + FUTURE_LIMIT_SECONDS)
-        right &= (at >= EARLIEST_TIMESTAMP) & (at <= LATEST_TIMESTAMP)
-        self._rows, self._at = rows, at
-        if not right.all():
-            self._frame = frame.filter(pl.Series(right))
-            self._rows, self._at = rows[right], at[right]
 
-    def columns(self) -> PredictionColumns | None:
-        if self._frame.is_empty():
+    def columns(
+        self, rows: NDArray[np.int64], arrived: NDArray[np.float64], place: tuple[str, str]
+    ) -> PredictionColumns | None:
+        """What is right of it, for lines of these numbers that came at these times."""
+        score, label = self._answers()
+        spec = self._spec
+        found = self._frame.select(
+            self._contract(place).alias("right"),
+            self._time().alias("at"),
+            (1.0 / pl.col("sampling_fraction").fill_null(1.0)).alias("weight"),
+            pl.col("status").eq_missing(pl.lit("error")).alias("failed"),
+            pl.col("latency_ms"),
+            score.alias("score"),
+            score.fill_null(np.nan).alias("number"),
+            label.alias("label"),
+            *(self._text(pl.col(n), n).fill_null(ABSENT.get(n, "")).alias(f"text {n}") for n in TEXTS),
+            *(self._segment(n, declared).alias(f"segment {n}") for n, declared in spec.segments.items()),
+            *(self._feature(n, f.kind).alias(f"feature {n}") for n, f in spec.features.items()),
+        )
+        at = found["at"].to_numpy()
+        right = found["right"].to_numpy() & (at <= arrived + FUTURE_LIMIT_SECONDS)
+        right &= (at >= EARLIEST_TIMESTAMP) & (at <= LATEST_TIMESTAMP)
+        if not right.all():
+            found, rows, at = found.filter(pl.Series(right)), rows[right], at[right]
+        if found.is_empty():
             return None
-        frame, size = self._frame, self._frame.height
-        answers, score, label = self._answers()
-        fraction = frame["sampling_fraction"].fill_null(1.0).to_numpy()
+        if spec.task == "regression":
+            outputs = {PREDICTION: _column(found["score"])}
+        else:
+            outputs = {PREDICTION: _column(found["label"]), SCORE: _column(found["score"])}
         return PredictionColumns(
-            row=self._rows,
-            texts={n: _text_of(frame[n]).fill_null(ABSENT.get(n, "")).alias(n) for n in TEXTS},
-            segments={name: self._segment(name, declared) for name, declared in self._spec.segments.items()},
-            origin=np.zeros(size, np.int64),
-            at=self._at,
-            weight=1.0 / fraction,
-            failed=frame["status"].eq_missing(pl.Series(["error"])).to_numpy(),
-            features=self._features() | answers | {LATENCY: _column(frame["latency_ms"])},
-            score=score.fill_null(np.nan).to_numpy(),
-            label=label,
-            extras=[None] * size,
-            undeclared=np.zeros(size, np.int64),
+            row=rows,
+            texts={n: found[f"text {n}"].alias(n) for n in TEXTS},
+            segments={n: found[f"segment {n}"] for n in spec.segments},
+            origin=np.zeros(len(rows), np.int64),
+            at=at,
+            weight=found["weight"].to_numpy(),
+            failed=found["failed"].to_numpy(),
+            features={n: _column(found[f"feature {n}"]) for n in spec.features}
+            | outputs
+            | {LATENCY: _column(found["latency_ms"])},
+            score=found["number"].to_numpy(),
+            label=pl.repeat(None, len(rows), dtype=pl.String, eager=True)
+            if spec.task == "regression"
+            else found["label"],
+            extras=[None] * len(rows),
+            undeclared=np.zeros(len(rows), np.int64),
         )
 
     def _contract(self, place: tuple[str, str]) -> pl.Expr:
         """Whether each line is what the contract asks for, but for its time."""
         environment, model = place
-        keys = (self._right_key(n) for n in KEYS)
         return pl.all_horizontal(
             pl.col("type").eq_missing(pl.lit("prediction")),
             pl.col("model").eq_missing(pl.lit(model)),
@@ -362,106 +380,97 @@ class _Reading:
             pl.col("role").fill_null("live").is_in(["live", "shadow"]),
             pl.col("status").fill_null("ok").is_in(["ok", "error"]),
             pl.col("sampling_fraction").fill_null(1.0).is_between(LEAST_FRACTION, 1.0),
-            *keys,
-            *self._numbers_to_be_told_apart(),
+            *(self._right_key(n) for n in KEYS),
+            *self._exact(),
             pl.sum_horizontal(self._numbers()).fill_null(0.0).is_finite(),
         )
 
     def _right_key(self, name: str) -> pl.Expr:
-        if self._frame.schema[name] == pl.Float64:
+        if self._schema[name] == pl.Float64:
             return (pl.col(name).abs() < LARGEST_EXACT).fill_null(value=False)
         return (pl.col(name) != "").fill_null(value=False)
 
     def _numbers(self) -> list[pl.Expr]:
         """All numbers that become a value; the sum of a row is finite only if each of them is."""
-        found = [pl.col(n) for n in ("latency_ms",)]
+        found = [pl.col("latency_ms")]
         for holder in ("features", "prediction"):
-            kind = self._frame.schema[holder]
+            kind = self._schema[holder]
             if isinstance(kind, pl.Struct):
                 found += [pl.col(holder).struct.field(f.name) for f in kind.fields if f.dtype == pl.Float64]
             elif kind == pl.Float64:
                 found.append(pl.col(holder))
         return found
 
-    def _numbers_to_be_told_apart(self) -> list[pl.Expr]:
+    def _exact(self) -> list[pl.Expr]:
         """Numbers that become texts must be exact."""
-        names = [("features", n) for n in self._spec.cat_names]
-        told = [pl.col("prediction")] if self._frame.schema["prediction"] == pl.Float64 else []
-        if isinstance(self._shape.get("prediction"), dict):
-            names.append(("prediction", "label"))
-        for holder, name in names:
-            kind = self._frame.schema[holder]
-            if isinstance(kind, pl.Struct) and any(f.name == name and f.dtype == pl.Float64 for f in kind.fields):
-                told.append(pl.col(holder).struct.field(name))
-        if self._spec.task == "regression":
-            told = [e for e in told if e.meta.output_name() != "prediction"]
-        return [(e.abs() < LARGEST_EXACT).fill_null(value=True) for e in told]
+        told = [("features", n) for n in self._spec.cat_names if self._kind("features", n) == pl.Float64]
+        exprs = [pl.col(holder).struct.field(name) for holder, name in told]
+        if self._spec.task == "classification":
+            if self._kind("prediction", "label") == pl.Float64:
+                exprs.append(pl.col("prediction").struct.field("label"))
+            elif self._schema["prediction"] == pl.Float64:
+                exprs.append(pl.col("prediction"))
+        return [(e.abs() < LARGEST_EXACT).fill_null(value=True) for e in exprs]
 
-    def _features(self) -> dict[str, Column]:
-        holder = self._frame["features"].struct
-        return {
-            name: _column(
-                holder.field(name) if feature.kind is Kind.NUMERIC else _text_of(holder.field(name), "true", "false")
-            )
-            for name, feature in self._spec.features.items()
-        }
+    def _kind(self, holder: str, name: str) -> pl.DataType | type[pl.DataType] | None:
+        """The type of a field in an object, None where it is not there."""
+        kind = self._schema[holder]
+        return next((f.dtype for f in kind.fields if f.name == name), None) if isinstance(kind, pl.Struct) else None
 
-    def _segment(self, name: str, declared: Sequence[str]) -> pl.Series:
-        kind = self._frame.schema["segments"]
-        if not isinstance(kind, pl.Struct) or name not in {f.name for f in kind.fields}:
-            return pl.repeat(None, self._frame.height, dtype=pl.String, eager=True)
+    def _time(self) -> pl.Expr:
+        """Epoch seconds; NaN for what is not in a common form."""
+        value = pl.col("timestamp")
+        if self._schema["timestamp"] == pl.Float64:
+            return value.fill_null(np.nan)
+        common = pl.when(value.str.contains(COMMON_TIME)).then(value)
+        micros = common.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False).to_physical()
+        return pl.when(micros.abs() < int(LARGEST_EXACT)).then(micros).cast(pl.Float64).fill_null(np.nan) / 1e6
+
+    def _feature(self, name: str, kind: Kind) -> pl.Expr:
+        value = pl.col("features").struct.field(name)
+        return value if kind is Kind.NUMERIC else self._text(value, name, "features", "true", "false")
+
+    def _segment(self, name: str, declared: Sequence[str]) -> pl.Expr:
+        if self._kind("segments", name) is None:
+            return pl.lit(None, pl.String)
         value = pl.col("segments").struct.field(name)
         known = pl.when(value.is_in(list(declared))).then(value).otherwise(pl.lit(OTHER))
-        return self._frame.select(pl.when(value.is_not_null()).then(pl.lit(f"{name}=") + known)).to_series()
+        return pl.when(value.is_not_null()).then(pl.lit(f"{name}=") + known)
 
-    def _answers(self) -> tuple[dict[str, Column], pl.Series, pl.Series]:
-        """The columns of the outputs, the score, and the label."""
-        answer = self._frame["prediction"]
-        score = pl.repeat(None, len(answer), dtype=pl.Float64, eager=True)
-        label = pl.repeat(None, len(answer), dtype=pl.String, eager=True)
-        kinds = self._shape.get("prediction")
-        if isinstance(kinds, dict):
-            score = answer.struct.field("score").cast(pl.Float64) if "score" in kinds else score
-            label = _text_of(answer.struct.field("label"), "1", "0") if _is_scalar(kinds.get("label")) else label
-        elif kinds == "number" and (self._spec.task == "regression" or self._spec.threshold is not None):
+    def _answers(self) -> tuple[pl.Expr, pl.Expr]:
+        """Score and label."""
+        answer = pl.col("prediction")
+        score, label = pl.lit(None, pl.Float64), pl.lit(None, pl.String)
+        threshold = self._spec.threshold
+        if isinstance(self._schema["prediction"], pl.Struct):
+            if self._kind("prediction", "score") == pl.Float64:
+                score = answer.struct.field("score")
+            if self._kind("prediction", "label") in (pl.String, pl.Float64, pl.Boolean):
+                label = self._text(answer.struct.field("label"), "label", "prediction", "1", "0")
+        elif self._schema["prediction"] == pl.Float64 and (self._spec.task == "regression" or threshold is not None):
             score = answer
-        elif kinds is not None:
-            label = _text_of(answer, "1", "0")
-        if self._spec.task == "regression":
-            return {PREDICTION: _column(score)}, score, pl.repeat(None, len(answer), dtype=pl.String, eager=True)
-        if self._spec.threshold is not None:
-            passed = pl.when(score >= self._spec.threshold).then(pl.lit("1")).otherwise(pl.lit("0"))
-            label = pl.select(pl.coalesce(label, pl.when(score.is_not_null()).then(passed))).to_series()
-        return {PREDICTION: _column(label), SCORE: _column(score)}, score, label
+        elif self._schema["prediction"] != pl.Null:
+            label = self._text(answer, "prediction", "", "1", "0")
+        if threshold is not None and self._spec.task == "classification":
+            passed = pl.when(score >= threshold).then(pl.lit("1")).otherwise(pl.lit("0"))
+            label = pl.coalesce(label, pl.when(score.is_not_null()).then(passed))
+        return score, label
 
-
-def _is_scalar(kinds: Kinds) -> bool:
-    return kinds in ("text", "number", "boolean")
+    def _text(self, value: pl.Expr, name: str, holder: str = "", true: str = "", false: str = "") -> pl.Expr:
+        """A value as text, as ``label_text`` gives it."""
+        kind = self._kind(holder, name) if holder else self._schema[name]
+        if kind == pl.Boolean:
+            return pl.when(value).then(pl.lit(true)).when(~value).then(pl.lit(false))
+        if kind == pl.Float64:
+            return value.map_batches(_number_texts, return_dtype=pl.String)
+        return value
 
 
 def _column(values: pl.Series) -> Column:
     return Column(values, NONE, NONE)
 
 
-def _times(values: pl.Series) -> NDArray[np.float64]:
-    """Epoch seconds; NaN for what is not in a common form."""
-    if values.dtype == pl.Float64:
-        return values.fill_null(np.nan).to_numpy()
-    common = pl.when(values.str.contains(COMMON_TIME)).then(values)
-    moments = pl.select(common.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)).to_series()
-    micros = moments.to_physical()
-    exact = pl.select(pl.when(micros.abs() < int(LARGEST_EXACT)).then(micros)).to_series()
-    return exact.cast(pl.Float64).fill_null(np.nan).to_numpy() / 1e6
-
-
-def _text_of(values: pl.Series, true: str = "", false: str = "") -> pl.Series:
-    """Values as text, as ``label_text`` gives it."""
-    if values.dtype == pl.String:
-        return values
-    if values.dtype == pl.Boolean:
-        return pl.select(pl.when(values).then(pl.lit(true)).when(~values).then(pl.lit(false))).to_series()
-    if values.dtype == pl.Null:
-        return values.cast(pl.String)
-    distinct = values.drop_nulls().unique().to_list()
-    texts = pl.Series([label_text(v) for v in distinct], dtype=pl.String)
-    return values.replace_strict(pl.Series(distinct, dtype=pl.Float64), texts, return_dtype=pl.String)
+def _number_texts(values: pl.Series) -> pl.Series:
+    distinct = values.drop_nulls().unique()
+    texts = pl.Series([label_text(v) for v in distinct.to_list()], dtype=pl.String)
+    return values.replace_strict(distinct, texts, return_dtype=pl.String)

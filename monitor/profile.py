@@ -15,7 +15,7 @@ from monitor.config import ModelSpec
 from monitor.registry import Model
 from monitor.store import Store
 
-BASE, NUMBER = "base", "number"
+BASE = "base"
 DENSE_CELLS_PER_ROW = 8
 """Counting into a dense table is faster until it is mostly empty."""
 
@@ -77,7 +77,7 @@ def profile_rows(columns: PredictionColumns, spec: ModelSpec, layout: Layout | N
                 "version": columns.texts["version"],
                 "server": columns.texts["server"],
                 "role": columns.texts["role"],
-                "segment": pl.repeat("", len(columns), eager=True),
+                "segment": pl.Series([""]).new_from_index(0, len(columns)),
                 "minute": (columns.at // 60).astype(np.int64) * 60_000,
                 "weight": columns.weight,
                 "origin": columns.origin,
@@ -110,10 +110,15 @@ def write_profiles(store: Store, model: Model, profiles: pl.DataFrame) -> None:
 
 
 def _groups(keys: pl.DataFrame, rows: NDArray[np.int64]) -> _Groups:
-    distinct = keys.unique(maintain_order=True)
-    numbered = distinct.with_row_index(NUMBER)
-    of_row = keys.join(numbered, on=keys.columns, how="left", maintain_order="left")[NUMBER]
-    return _Groups(distinct, of_row.to_numpy().astype(np.int64), rows)
+    of_row = np.zeros(keys.height, np.int64)
+    first = np.zeros(min(keys.height, 1), np.int64)
+    for values in keys.iter_columns():
+        codes = values.cast(pl.Categorical).to_physical() if values.dtype == pl.String else values
+        plain = codes.to_numpy()
+        if len(plain) and (plain != plain[0]).any():
+            distinct, code = np.unique(plain, return_inverse=True)
+            _, first, of_row = np.unique(of_row * len(distinct) + code, return_index=True, return_inverse=True)
+    return _Groups(keys[first], of_row, rows)
 
 
 def _segment_groups(base: _Groups, values: pl.Series) -> _Groups:

@@ -69,8 +69,8 @@ def by_row(columns: PredictionColumns | None) -> dict[int, dict[str, Any]]:
         for state in ("not_finite", "wrong_kind"):
             rows = set(getattr(column, state).tolist())
             found[f"{state} {name}"] = [row in rows for row in range(len(columns))]
-    rows = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
-    return dict(zip(columns.row.tolist(), rows, strict=True))
+    held = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+    return dict(zip(columns.row.tolist(), held, strict=True))
 
 
 def slowly(lines: Sequence[bytes], spec: ModelSpec) -> dict[int, dict[str, Any]]:
@@ -153,7 +153,7 @@ SPELLINGS: list[Callable[[bytes], bytes]] = [
     lambda raw: raw.replace(b'"x":', b'"z": null, "x":'),
     lambda raw: raw + raw,
     lambda raw: raw + b" null " + raw,
-    lambda raw: b"null",
+    lambda raw: raw.replace(raw, b"null"),
     lambda raw: raw[:-1],
     lambda raw: raw + b"}",
     lambda raw: raw.replace(b"{", b"{\n", 1),
