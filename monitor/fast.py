@@ -49,14 +49,15 @@ if TYPE_CHECKING:
 
 LEAST_LINES = 32
 """For fewer lines a schema is not worth making."""
-LOOKED_AT = 8
+LOOKED_AT = 4
 """How many of the first lines say of which kinds values are."""
 LONGEST_LINE = 64 * 1024
 BLOCK = 1024 * 1024
 PIECE_LINES = 1_000
 SMALLEST_PIECE = 16
 KEYS = ("version", "server", "prediction_id")
-OPTIONAL_TEXTS = ("type", "environment", "model", "role", "status", "error", "entity_id", "batch_id", "trace_id")
+SAID = ("error", "entity_id", "batch_id", "trace_id")
+OPTIONAL_TEXTS = ("type", "environment", "model", "role", "status", *SAID)
 NEVER_NULL = ("environment", "role", "status")
 LOOSE_NULLS = (b"}null", b"} null", b"  null", b"\tnull", b"\rnull")
 """Every spelling of a null that follows a ``}`` holds one of these."""
@@ -335,9 +336,11 @@ class _Reading:
             score.alias("score"),
             score.fill_null(np.nan).alias("number"),
             label.alias("label"),
-            *(self._text(pl.col(n), n).fill_null(ABSENT.get(n, "")).alias(f"text {n}") for n in TEXTS),
+            *(self._text(pl.col(n), n).alias(f"text {n}") for n in KEYS),
+            pl.col("role").fill_null(ABSENT["role"]).alias("text role"),
+            pl.col(SAID).fill_null("").name.prefix("text "),
             *(self._segment(n, declared).alias(f"segment {n}") for n, declared in spec.segments.items()),
-            *(self._feature(n, f.kind).alias(f"feature {n}") for n, f in spec.features.items()),
+            *self._features(),
         )
         at = found["at"].to_numpy()
         right = found["right"].to_numpy() & (at <= arrived + FUTURE_LIMIT_SECONDS)
@@ -394,17 +397,17 @@ class _Reading:
         """All numbers that become a value; the sum of a row is finite only if each of them is."""
         found = [pl.col("latency_ms")]
         for holder in ("features", "prediction"):
-            kind = self._schema[holder]
-            if isinstance(kind, pl.Struct):
-                found += [pl.col(holder).struct.field(f.name) for f in kind.fields if f.dtype == pl.Float64]
-            elif kind == pl.Float64:
+            names = self._fields(holder, pl.Float64)
+            if names:
+                found.append(pl.col(holder).struct.field(names))
+            elif self._schema[holder] == pl.Float64:
                 found.append(pl.col(holder))
         return found
 
     def _exact(self) -> list[pl.Expr]:
         """Numbers that become texts must be exact."""
-        told = [("features", n) for n in self._spec.cat_names if self._kind("features", n) == pl.Float64]
-        exprs = [pl.col(holder).struct.field(name) for holder, name in told]
+        told = [n for n in self._fields("features", pl.Float64) if n in set(self._spec.cat_names)]
+        exprs = [pl.col("features").struct.field(name) for name in told]
         if self._spec.task == "classification":
             if self._kind("prediction", "label") == pl.Float64:
                 exprs.append(pl.col("prediction").struct.field("label"))
@@ -412,7 +415,7 @@ class _Reading:
                 exprs.append(pl.col("prediction"))
         return [(e.abs() < LARGEST_EXACT).fill_null(value=True) for e in exprs]
 
-    def _kind(self, holder: str, name: str) -> pl.DataType | type[pl.DataType] | None:
+    def _kind(self, holder: str, name: str) -> Any:
         """The type of a field in an object, None where it is not there."""
         kind = self._schema[holder]
         return next((f.dtype for f in kind.fields if f.name == name), None) if isinstance(kind, pl.Struct) else None
@@ -426,9 +429,25 @@ class _Reading:
         micros = common.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False).to_physical()
         return pl.when(micros.abs() < int(LARGEST_EXACT)).then(micros).cast(pl.Float64).fill_null(np.nan) / 1e6
 
-    def _feature(self, name: str, kind: Kind) -> pl.Expr:
-        value = pl.col("features").struct.field(name)
-        return value if kind is Kind.NUMERIC else self._text(value, name, "features", "true", "false")
+    def _features(self) -> Iterator[pl.Expr]:
+        plain = self._fields("features", pl.Float64, pl.String, but=self._levels)
+        if plain:
+            yield pl.col("features").struct.field(plain).name.prefix("feature ")
+        for name in self._levels:
+            value = pl.col("features").struct.field(name)
+            yield self._text(value, name, "features", "true", "false").alias(f"feature {name}")
+
+    @property
+    def _levels(self) -> list[str]:
+        """Categorical features whose levels are not texts."""
+        named = set(self._spec.cat_names)
+        return [n for n in self._fields("features", pl.Float64, pl.Boolean) if n in named]
+
+    def _fields(self, holder: str, *kinds: type[pl.DataType], but: Sequence[str] = ()) -> list[str]:
+        """The fields of an object that are of these types."""
+        kind = self._schema[holder]
+        fields = kind.fields if isinstance(kind, pl.Struct) else []
+        return [f.name for f in fields if f.dtype in kinds and f.name not in but]
 
     def _segment(self, name: str, declared: Sequence[str]) -> pl.Expr:
         if self._kind("segments", name) is None:
