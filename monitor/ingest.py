@@ -26,6 +26,7 @@ from monitor.profile import profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.store import Store, StoreError
+from monitor.store.gathered import Gathered
 from monitor.store.literals import literal
 
 BATCH_TABLES = ("predictions", "features", "profiles", "labels", "releases", "health", "dead_letters")
@@ -146,11 +147,13 @@ class Ingest:
         self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
         for environment, name in decoded.predictions.keys() - read.clean.keys():
             self._take_predictions(environment, name, decoded.predictions[environment, name], origin)
+        gathered = Gathered(self._store)
         for place, (model, columns) in read.clean.items():
-            events = decoded.predictions.get(place)
+            events = decoded.predictions.get(place, [])
             parts = [columns, prediction_columns(events, model.spec)] if events else [columns]
-            self._registry.learn(*place, events or [], origin.first_arrived)
-            self._write_predictions(model, together(parts), origin)
+            self._registry.learn(*place, events, origin.first_arrived)
+            self._write_predictions(model, together(parts), origin, gathered)
+        gathered.write()
         self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
@@ -185,29 +188,29 @@ class Ingest:
     def _take_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
         model = self._registry.learn(environment, name, events, origin.first_arrived)
         if model.layout is not None:
-            self._write_predictions(model, prediction_columns(events, model.spec), origin)
+            self._write_predictions(model, prediction_columns(events, model.spec), origin, self._store)
             return
         with self._references.learning:  # the layout is made from rows; none may slip in behind it without its cells
             model = self._registry.learn(environment, name, events, origin.first_arrived)
-            self._write_predictions(model, prediction_columns(events, model.spec), origin)
+            self._write_predictions(model, prediction_columns(events, model.spec), origin, self._store)
             if model.layout is None:
                 self._references.after_rows(model, len(events), origin.arrived)
 
-    def _write_predictions(self, model: Model, columns: PredictionColumns, origin: Origin) -> None:
+    def _write_predictions(self, model: Model, columns: PredictionColumns, origin: Origin, store: Store) -> None:
         base = _base(columns, model)
         sampling = model.spec.sampling
         # Without a layout the rows are what profiles will be made from, so all are kept.
         of_features = 1.0 if model.layout is None else sampling.features
-        for table, fraction, rows in (
-            ("features", of_features, _feature_rows(base, columns, model)),
-            ("predictions", sampling.predictions, _slim_rows(base, columns)),
+        for table, fraction, add in (
+            ("features", of_features, _feature_values),
+            ("predictions", sampling.predictions, _slim_values),
         ):
-            keep = kept(base["prediction_id"].to_list(), fraction)
-            sampled = rows.filter(pl.Series(keep)).with_columns(pl.col("weight") / fraction)
-            self._write(table, sampled, origin)
+            keep = kept(base["prediction_id"].to_list(), fraction) if fraction < 1 else None
+            sampled = base.with_columns(pl.col("weight") / fraction).filter(keep) if keep is not None else base
+            self._write(table, sampled.with_columns(add(columns, model, keep)), origin, store)
         profiles = profile_rows(columns, model.spec, model.layout).drop("origin")
         placed = profiles.with_columns(source=pl.lit(origin.source), batch=pl.lit(origin.batch))
-        write_profiles(self._store, model, placed)
+        write_profiles(store, model, placed)
 
     def _write_labels(self, decoded: Decoded, origin: Origin) -> None:
         self._redact_labels(decoded)
@@ -219,7 +222,7 @@ class Ingest:
             if spec is not None and "prediction_id" in spec.privacy.hash:
                 redact([event], spec)
 
-    def _write(self, table: str, rows: pl.DataFrame, origin: Origin) -> None:
+    def _write(self, table: str, rows: pl.DataFrame, origin: Origin, store: Store | None = None) -> None:
         if rows.is_empty():
             return
         placed = rows.with_columns(
@@ -227,13 +230,16 @@ class Ingest:
         )
         if table != "features":
             placed = placed.with_columns(received=pl.lit(origin.arrived).cast(pl.Datetime("ms", "UTC")))
-        self._store.insert(table, placed)
+        (store or self._store).insert(table, placed)
 
 
 def _base(columns: PredictionColumns, model: Model) -> pl.DataFrame:
     """What both row tables hold."""
+    size = len(columns)
     return pl.DataFrame(
         {
+            "environment": pl.Series([model.environment]).new_from_index(0, size),
+            "model": pl.Series([model.name]).new_from_index(0, size),
             **{name: columns.texts[name] for name in ("version", "server", "role", "prediction_id")},
             "timestamp": moments(columns.at),
             "segments": _segments(columns),
@@ -243,7 +249,7 @@ def _base(columns: PredictionColumns, model: Model) -> pl.DataFrame:
             "latency_ms": columns.features["@latency"].values.fill_null(np.nan),
             "row": columns.row,
         }
-    ).with_columns(environment=pl.lit(model.environment), model=pl.lit(model.name))
+    )
 
 
 def _segments(columns: PredictionColumns) -> pl.Series:
@@ -253,25 +259,37 @@ def _segments(columns: PredictionColumns) -> pl.Series:
     return named.select(pl.concat_list(pl.all()).list.drop_nulls()).to_series()
 
 
-def _slim_rows(base: pl.DataFrame, columns: PredictionColumns) -> pl.DataFrame:
+def _slim_values(columns: PredictionColumns, _: Model, keep: NDArray[np.bool_] | None) -> pl.DataFrame:
+    """What is in a slim row alone."""
     texts = {name: columns.texts[name] for name in ("error", "entity_id", "batch_id", "trace_id")}
-    return base.with_columns(label=columns.label.fill_null(""), **texts)
+    values = pl.DataFrame({**texts, "label": columns.label.fill_null("")})
+    return values if keep is None else values.filter(keep)
 
 
-def _feature_rows(base: pl.DataFrame, columns: PredictionColumns, model: Model) -> pl.DataFrame:
+def _feature_values(columns: PredictionColumns, model: Model, keep: NDArray[np.bool_] | None) -> pl.DataFrame:
+    """What is in a feature row alone."""
     spec = model.spec
-    size = len(columns)
-    numbers = [columns.features[n].values.fill_null(np.nan).to_numpy() for n in spec.num_names]
-    levels = pl.DataFrame({n: columns.features[n].values for n in spec.cat_names})
+    names = (*spec.num_names, *spec.cat_names)
+    values = pl.DataFrame({n: columns.features[n].values for n in names} | {"@label": columns.label})
     extras = columns.extras
+    if keep is not None:
+        values = values.filter(keep)
+        extras = list(itertools.compress(extras, keep.tolist()))
     kept_aside = any(extras)
-    return base.with_columns(
-        schema_id=pl.lit(model.schema_id, pl.UInt64),
-        num=lists(np.arange(size + 1) * len(numbers), np.column_stack(numbers).ravel()) if numbers else _nothing(size),
-        cat=levels.select(pl.concat_list(pl.all())).to_series() if levels.width else _nothing(size),
-        extra_names=texts([list(x or ()) for x in extras]) if kept_aside else _nothing(size),
-        extra_values=texts([list((x or {}).values()) for x in extras]) if kept_aside else _nothing(size),
-        label=columns.label,
+    size = values.height
+    numbers = values.select(spec.num_names).fill_null(np.nan).to_numpy(order="c")
+    levels = values.select(spec.cat_names)
+    return pl.DataFrame(
+        {
+            "schema_id": pl.Series([model.schema_id], dtype=pl.UInt64).new_from_index(0, size),
+            "num": lists(np.arange(size + 1) * numbers.shape[1], numbers.ravel())
+            if spec.num_names
+            else floats([()] * size),
+            "cat": levels.select(pl.concat_list(pl.all())).to_series() if levels.width else _nothing(size),
+            "extra_names": texts([list(x or ()) for x in extras]) if kept_aside else _nothing(size),
+            "extra_values": texts([list((x or {}).values()) for x in extras]) if kept_aside else _nothing(size),
+            "label": values["@label"],
+        }
     )
 
 
