@@ -11,7 +11,7 @@ import hmac
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,9 @@ from detectors.layout import Column, Kind
 from monitor.config import ModelSpec
 from monitor.decode import Fields, json_text, label_text
 from monitor.secrets import read_secret
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 OUTPUT_MARK = "@"
 PREDICTION, SCORE, LATENCY = "@prediction", "@score", "@latency"
@@ -255,7 +258,7 @@ def infer_task(predictions: Sequence[object]) -> str:
     return "regression" if type(first) in (int, float) else "classification"
 
 
-def lists(offsets: NDArray[np.int64], flat: NDArray[Any] | pl.Series | Sequence[object]) -> pl.Series:
+def lists(offsets: NDArray[np.int64], flat: NDArray[Any] | pl.Series | pa.Array) -> pl.Series:
     """A column of lists: row i holds ``flat[offsets[i]:offsets[i + 1]]``. Polars would build one object a row.
 
     >>> lists(np.array([0, 1, 1, 3]), np.array([7, 8, 9])).to_list()
@@ -263,7 +266,9 @@ def lists(offsets: NDArray[np.int64], flat: NDArray[Any] | pl.Series | Sequence[
     """
     import pyarrow as pa
 
-    values = flat.to_arrow() if isinstance(flat, pl.Series) else pa.array(flat)
+    values = (
+        flat.to_arrow() if isinstance(flat, pl.Series) else pa.array(flat) if isinstance(flat, np.ndarray) else flat
+    )
     column = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, values))
     assert isinstance(column, pl.Series)  # noqa: S101 - tells the type checker what an array becomes
     return column

@@ -5,8 +5,6 @@ Everything written is keyed by where it came from (source, batch, row), so takin
 
 from __future__ import annotations
 
-import itertools
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,23 +13,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import structlog
-from numpy.typing import NDArray
 
 from alerts.ledger import LedgerError
-from monitor.columns import PredictionColumns, lists, prediction_columns, redact, together
+from monitor.columns import PredictionColumns, prediction_columns, redact, together
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.decode import Decoded, Fields, Reject, decode
 from monitor.fast import LEAST_LINES, models_of, read_clean
 from monitor.profile import profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
+from monitor.rows import Part, feature_rows, floats, moments, slim_rows, texts
 from monitor.store import Store, StoreError
 from monitor.store.gathered import Gathered
 from monitor.store.literals import literal
 
 BATCH_TABLES = ("predictions", "features", "profiles", "labels", "releases", "health", "dead_letters")
-HASH_FACTOR = 2654435761
-HASH_RANGE = 2**32
 log = structlog.get_logger()
 
 
@@ -75,18 +71,6 @@ class _Read:
 
     decoded: Decoded
     clean: Mapping[tuple[str, str], tuple[Model, PredictionColumns]]
-
-
-def kept(ids: Sequence[str], fraction: float) -> NDArray[np.bool_]:
-    """Which rows a sample keeps: a hash of the prediction id, the same in every pod, for labels, and in the store.
-
-    >>> kept(["a"], 1.0).tolist(), kept(["a"], 0.5).tolist(), zlib.crc32(b"a") * HASH_FACTOR % HASH_RANGE
-    ([True], [False], 4200413011)
-    """
-    if fraction >= 1:
-        return np.ones(len(ids), bool)
-    hashes = np.array([zlib.crc32(i.encode("utf-8", "surrogatepass")) for i in ids], np.uint64)
-    return (hashes * np.uint64(HASH_FACTOR)) % np.uint64(HASH_RANGE) < np.uint64(fraction * HASH_RANGE)
 
 
 class Ingest:
@@ -147,13 +131,13 @@ class Ingest:
         self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
         for environment, name in decoded.predictions.keys() - read.clean.keys():
             self._take_predictions(environment, name, decoded.predictions[environment, name], origin)
-        gathered = Gathered(self._store)
+        whole = []
         for place, (model, columns) in read.clean.items():
             events = decoded.predictions.get(place, [])
             parts = [columns, prediction_columns(events, model.spec)] if events else [columns]
             self._registry.learn(*place, events, origin.first_arrived)
-            self._write_predictions(model, together(parts), origin, gathered)
-        gathered.write()
+            whole.append((model, together(parts)))
+        self._write_predictions(whole, origin)
         self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
@@ -188,29 +172,25 @@ class Ingest:
     def _take_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
         model = self._registry.learn(environment, name, events, origin.first_arrived)
         if model.layout is not None:
-            self._write_predictions(model, prediction_columns(events, model.spec), origin, self._store)
+            self._write_predictions([(model, prediction_columns(events, model.spec))], origin)
             return
         with self._references.learning:  # the layout is made from rows; none may slip in behind it without its cells
             model = self._registry.learn(environment, name, events, origin.first_arrived)
-            self._write_predictions(model, prediction_columns(events, model.spec), origin, self._store)
+            self._write_predictions([(model, prediction_columns(events, model.spec))], origin)
             if model.layout is None:
                 self._references.after_rows(model, len(events), origin.arrived)
 
-    def _write_predictions(self, model: Model, columns: PredictionColumns, origin: Origin, store: Store) -> None:
-        base = _base(columns, model)
-        sampling = model.spec.sampling
-        # Without a layout the rows are what profiles will be made from, so all are kept.
-        of_features = 1.0 if model.layout is None else sampling.features
-        for table, fraction, add in (
-            ("features", of_features, _feature_values),
-            ("predictions", sampling.predictions, _slim_values),
-        ):
-            keep = kept(base["prediction_id"].to_list(), fraction) if fraction < 1 else None
-            sampled = base.with_columns(pl.col("weight") / fraction).filter(keep) if keep is not None else base
-            self._write(table, sampled.with_columns(add(columns, model, keep)), origin, store)
-        profiles = profile_rows(columns, model.spec, model.layout).drop("origin")
-        placed = profiles.with_columns(source=pl.lit(origin.source), batch=pl.lit(origin.batch))
-        write_profiles(store, model, placed)
+    def _write_predictions(self, parts: Sequence[Part], origin: Origin) -> None:
+        if not parts:
+            return
+        self._write("features", feature_rows(parts), origin)
+        self._write("predictions", slim_rows(parts), origin)
+        gathered = Gathered(self._store)
+        place = (pl.lit(origin.source).alias("source"), pl.lit(origin.batch).alias("batch"))
+        for model, columns in parts:
+            profiles = profile_rows(columns, model.spec, model.layout)
+            write_profiles(gathered, model, profiles.select(pl.exclude("origin"), *place))
+        gathered.write()
 
     def _write_labels(self, decoded: Decoded, origin: Origin) -> None:
         self._redact_labels(decoded)
@@ -222,7 +202,7 @@ class Ingest:
             if spec is not None and "prediction_id" in spec.privacy.hash:
                 redact([event], spec)
 
-    def _write(self, table: str, rows: pl.DataFrame, origin: Origin, store: Store | None = None) -> None:
+    def _write(self, table: str, rows: pl.DataFrame, origin: Origin) -> None:
         if rows.is_empty():
             return
         placed = rows.with_columns(
@@ -230,72 +210,7 @@ class Ingest:
         )
         if table != "features":
             placed = placed.with_columns(received=pl.lit(origin.arrived).cast(pl.Datetime("ms", "UTC")))
-        (store or self._store).insert(table, placed)
-
-
-def _base(columns: PredictionColumns, model: Model) -> pl.DataFrame:
-    """What both row tables hold."""
-    size = len(columns)
-    return pl.DataFrame(
-        {
-            "environment": pl.Series([model.environment]).new_from_index(0, size),
-            "model": pl.Series([model.name]).new_from_index(0, size),
-            **{name: columns.texts[name] for name in ("version", "server", "role", "prediction_id")},
-            "timestamp": moments(columns.at),
-            "segments": _segments(columns),
-            "weight": columns.weight,
-            "failed": columns.failed,
-            "score": columns.score,
-            "latency_ms": columns.features["@latency"].values.fill_null(np.nan),
-            "row": columns.row,
-        }
-    )
-
-
-def _segments(columns: PredictionColumns) -> pl.Series:
-    if not columns.segments:
-        return _nothing(len(columns))
-    named = pl.DataFrame(columns.segments)
-    return named.select(pl.concat_list(pl.all()).list.drop_nulls()).to_series()
-
-
-def _slim_values(columns: PredictionColumns, _: Model, keep: NDArray[np.bool_] | None) -> pl.DataFrame:
-    """What is in a slim row alone."""
-    texts = {name: columns.texts[name] for name in ("error", "entity_id", "batch_id", "trace_id")}
-    values = pl.DataFrame({**texts, "label": columns.label.fill_null("")})
-    return values if keep is None else values.filter(keep)
-
-
-def _feature_values(columns: PredictionColumns, model: Model, keep: NDArray[np.bool_] | None) -> pl.DataFrame:
-    """What is in a feature row alone."""
-    spec = model.spec
-    names = (*spec.num_names, *spec.cat_names)
-    values = pl.DataFrame({n: columns.features[n].values for n in names} | {"@label": columns.label})
-    extras = columns.extras
-    if keep is not None:
-        values = values.filter(keep)
-        extras = list(itertools.compress(extras, keep.tolist()))
-    kept_aside = any(extras)
-    size = values.height
-    numbers = values.select(spec.num_names).fill_null(np.nan).to_numpy(order="c")
-    levels = values.select(spec.cat_names)
-    return pl.DataFrame(
-        {
-            "schema_id": pl.Series([model.schema_id], dtype=pl.UInt64).new_from_index(0, size),
-            "num": lists(np.arange(size + 1) * numbers.shape[1], numbers.ravel())
-            if spec.num_names
-            else floats([()] * size),
-            "cat": levels.select(pl.concat_list(pl.all())).to_series() if levels.width else _nothing(size),
-            "extra_names": texts([list(x or ()) for x in extras]) if kept_aside else _nothing(size),
-            "extra_values": texts([list((x or {}).values()) for x in extras]) if kept_aside else _nothing(size),
-            "label": values["@label"],
-        }
-    )
-
-
-def _nothing(size: int) -> pl.Series:
-    """An empty list for each row."""
-    return lists(np.zeros(size + 1, np.int64), pl.Series([], dtype=pl.String))
+        self._store.insert(table, placed)
 
 
 def dead_letter_rows(rejects: Sequence[Reject]) -> pl.DataFrame:
@@ -364,28 +279,6 @@ def health_rows(events: Sequence[Fields]) -> pl.DataFrame:
             "row": [e["row"] for e in events],
         }
     )
-
-
-def texts(rows: Sequence[Sequence[str]]) -> pl.Series:
-    """A column of lists of texts. Polars would build one object a row."""
-    return _lists(rows, pl.String())
-
-
-def floats(rows: Sequence[Sequence[float]]) -> pl.Series:
-    """A column of lists of numbers."""
-    return _lists(rows, pl.Float64())
-
-
-def _lists(rows: Sequence[Sequence[object]], kind: pl.DataType) -> pl.Series:
-    offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))])
-    return lists(offsets, pl.Series(list(itertools.chain.from_iterable(rows)), dtype=kind))
-
-
-def moments(seconds: Sequence[float] | NDArray[np.float64]) -> pl.Series:
-    """Epoch seconds as the store's time type."""
-    # Cut, not rounded: a row must not fall into another minute than the one it was counted in.
-    milliseconds = np.floor(np.round(np.asarray(seconds, np.float64) * 1e6) / 1000).astype(np.int64)
-    return pl.Series(milliseconds).cast(pl.Datetime("ms", "UTC"))
 
 
 def as_number(value: object) -> float:

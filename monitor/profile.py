@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -60,7 +61,7 @@ class _Sparse:
 class _Groups:
     """Rows that are counted together: the distinct keys, and for each of ``rows`` the number of its key."""
 
-    keys: pl.DataFrame
+    keys: dict[str, pl.Series]
     of_row: NDArray[np.int64]
     rows: NDArray[np.int64]
 
@@ -71,20 +72,17 @@ def profile_rows(columns: PredictionColumns, spec: ModelSpec, layout: Layout | N
     A row counts once under segment ``''`` and once under each declared segment that it names. Rows of several batches
     are told apart by their ``origin``, which comes back as a column.
     """
-    base = _groups(
-        pl.DataFrame(
-            {
-                "version": columns.texts["version"],
-                "server": columns.texts["server"],
-                "role": columns.texts["role"],
-                "segment": pl.Series([""]).new_from_index(0, len(columns)),
-                "minute": (columns.at // 60).astype(np.int64) * 60_000,
-                "weight": columns.weight,
-                "origin": columns.origin,
-            }
-        ),
-        np.arange(len(columns)),
-    )
+    size = len(columns)
+    keys = {
+        "version": columns.texts["version"],
+        "server": columns.texts["server"],
+        "role": columns.texts["role"],
+        "segment": pl.Series([""]).new_from_index(0, size),
+        "minute": pl.Series((columns.at // 60).astype(np.int64) * 60_000),
+        "weight": pl.Series(columns.weight),
+        "origin": pl.Series(columns.origin),
+    }
+    base = _groups(keys, np.arange(size))
     segmented = (_segment_groups(base, columns.segments[name]) for name in spec.segments)
     cells = (
         [
@@ -109,29 +107,36 @@ def write_profiles(store: Store, model: Model, profiles: pl.DataFrame) -> None:
     )
 
 
-def _groups(keys: pl.DataFrame, rows: NDArray[np.int64]) -> _Groups:
-    of_row = np.zeros(keys.height, np.int64)
-    first = np.zeros(min(keys.height, 1), np.int64)
-    for values in keys.iter_columns():
-        codes = values.cast(pl.Categorical).to_physical() if values.dtype == pl.String else values
-        plain = codes.to_numpy()
+def _groups(keys: dict[str, pl.Series], rows: NDArray[np.int64]) -> _Groups:
+    of_row = np.zeros(len(rows), np.int64)
+    first = np.zeros(min(len(rows), 1), np.int64)
+    for values in keys.values():
+        plain = _codes(values)
         if len(plain) and (plain != plain[0]).any():
             distinct, code = np.unique(plain, return_inverse=True)
             _, first, of_row = np.unique(of_row * len(distinct) + code, return_index=True, return_inverse=True)
-    return _Groups(keys[first], of_row, rows)
+    return _Groups({name: values[first] for name, values in keys.items()}, of_row, rows)
+
+
+def _codes(values: pl.Series) -> NDArray[Any]:
+    """Numbers that are equal where the values are."""
+    if values.dtype != pl.String:
+        return values.to_numpy()
+    codes: NDArray[Any] = values.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode().indices.to_numpy()
+    return codes
 
 
 def _segment_groups(base: _Groups, values: pl.Series) -> _Groups:
     rows = values.is_not_null().arg_true().to_numpy().astype(np.int64)
-    split = _groups(pl.DataFrame({BASE: base.of_row[rows], "segment": values.drop_nulls()}), rows)
-    whole = base.keys.drop("segment")[split.keys[BASE]]
-    return _Groups(whole.with_columns(split.keys["segment"]).select(base.keys.columns), split.of_row, rows)
+    split = _groups({BASE: pl.Series(base.of_row[rows]), "segment": values.drop_nulls()}, rows)
+    whole = {name: values[split.keys[BASE].to_numpy()] for name, values in base.keys.items()}
+    return _Groups({**whole, "segment": split.keys["segment"]}, split.of_row, rows)
 
 
 def _frame(
     columns: PredictionColumns, groups: _Groups, cells: Sequence[tuple[slice, NDArray[np.int32]]]
 ) -> pl.DataFrame:
-    size = groups.keys.height
+    size = len(groups.keys["version"])
     sparse = _Sparse()
     for span, of_row in cells:
         width = span.stop - span.start
@@ -146,10 +151,14 @@ def _frame(
         sparse.cells.append(found % width + span.start)
         sparse.counts.append(counts)
     cell_lists, count_lists = sparse.per_group(size)
-    return groups.keys.with_columns(
-        n=np.bincount(groups.of_row, minlength=size),
-        failed=np.bincount(groups.of_row, weights=columns.failed[groups.rows], minlength=size).astype(np.int64),
-        undeclared=np.bincount(groups.of_row, weights=columns.undeclared[groups.rows], minlength=size).astype(np.int64),
-        cells=cell_lists,
-        counts=count_lists,
-    ).cast(PROFILE_TYPES)
+    return pl.DataFrame(
+        {
+            **groups.keys,
+            "minute": groups.keys["minute"].cast(PROFILE_TYPES["minute"]),
+            "n": np.bincount(groups.of_row, minlength=size).astype(np.uint64),
+            "failed": np.bincount(groups.of_row, columns.failed[groups.rows], size).astype(np.uint64),
+            "undeclared": np.bincount(groups.of_row, columns.undeclared[groups.rows], size).astype(np.uint64),
+            "cells": cell_lists,
+            "counts": count_lists,
+        }
+    )
