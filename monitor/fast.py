@@ -55,6 +55,7 @@ LONGEST_LINE = 64 * 1024
 BLOCK = 1024 * 1024
 PIECE_LINES = 1_000
 SMALLEST_PIECE = 16
+MOST_PLANS = 4_096
 KEYS = ("version", "server", "prediction_id")
 SAID = ("error", "entity_id", "batch_id", "trace_id")
 OPTIONAL_TEXTS = ("type", "environment", "model", "role", "status", *SAID)
@@ -62,6 +63,9 @@ NEVER_NULL = ("environment", "role", "status")
 LOOSE_NULLS = (b"}null", b"} null", b"  null", b"\tnull", b"\rnull")
 """Every spelling of a null that follows a ``}`` holds one of these."""
 ESCAPED_LETTERS = (b"\\u006", b"\\u007")
+WANTED = frozenset(
+    {*OPTIONAL_TEXTS, *KEYS, "timestamp", "latency_ms", "sampling_fraction", "features", "segments", "prediction"}
+)
 MODEL = re.compile(rb'"model": ?"([^"\\]*)"')
 ENVIRONMENT = re.compile(rb'"environment": ?"([^"\\]*)"')
 BROKEN_ROW = re.compile(r"in row (\d+)$")
@@ -113,16 +117,16 @@ def read_clean(
     shape = _shape(lines[:LOOKED_AT], spec)
     if shape is None or len(lines) < LEAST_LINES:
         return None
-    read = list(_read(lines, shape, spec))
+    plan = _plan(shape, place, spec)
+    read = list(_read(lines, plan.schema))
     if not read:
         return None
     import pyarrow as pa
 
     order = np.concatenate([positions for positions, _ in read])
-    table = pa.concat_tables([part for _, part in read])
-    frame = pl.from_arrow(table)
+    frame = pl.from_arrow(pa.concat_tables([part for _, part in read]).select(plan.names))
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - tells the type checker what a table becomes
-    return _Reading(frame, spec).columns(rows[order], arrived[order], place)
+    return plan.columns(frame, rows[order], arrived[order])
 
 
 def _plausible(lines: Sequence[bytes]) -> list[int] | None:
@@ -197,10 +201,11 @@ def _shape(lines: Sequence[bytes], spec: ModelSpec) -> dict[str, Kinds] | None:
 
 def _kinds(values: Sequence[object]) -> Kinds:
     """The most common kind of some values; the first of two that are as common."""
-    known = [_KINDS.get(type(v), "mixed") for v in values if v is not None]
-    if not known:
+    types = [type(v) for v in values if v is not None]
+    if not types:
         return None
-    common = Counter(known).most_common(1)[0][0]
+    known = (_KINDS.get(t, "mixed") for t in types)
+    common = next(known) if len(set(types)) == 1 else Counter(known).most_common(1)[0][0]
     if common != "object":
         return common
     objects = [v for v in values if isinstance(v, dict)]
@@ -216,7 +221,8 @@ def _schema(shape: Mapping[str, Kinds], spec: ModelSpec) -> pa.Schema:
     texts: dict[str, Kinds] = dict.fromkeys(OPTIONAL_TEXTS, "text")
     numbers: dict[str, Kinds] = dict.fromkeys(("latency_ms", "sampling_fraction"), "number")
     given = shape.get("segments")
-    segments = {**given, **dict.fromkeys(spec.segments, "text")} if isinstance(given, dict) else {}
+    segments = {**_scalars(given), **dict.fromkeys(spec.segments, "text")} if isinstance(given, dict) else {}
+    answer = shape.get("prediction")
     fields: dict[str, Kinds] = {
         **shape,
         **texts,
@@ -227,13 +233,17 @@ def _schema(shape: Mapping[str, Kinds], spec: ModelSpec) -> pa.Schema:
             for name, feature in spec.features.items()
         },
         "segments": segments,
-        "prediction": shape.get("prediction"),
+        "prediction": _scalars(answer) if isinstance(answer, dict) else answer,
     }
     return pa.schema([(name, _arrow(kinds)) for name, kinds in fields.items() if kinds != "mixed"])
 
 
 def _one_of(kinds: Kinds, *allowed: str) -> str:
     return kinds if isinstance(kinds, str) and kinds in allowed else allowed[0]
+
+
+def _scalars(kinds: Mapping[str, Kinds]) -> dict[str, Kinds]:
+    return {name: inner for name, inner in kinds.items() if not isinstance(inner, dict)}
 
 
 def _level_kind(shape: Mapping[str, Kinds], name: str) -> str:
@@ -249,6 +259,17 @@ def _arrow(kinds: Kinds) -> pa.DataType:
     return {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_(), None: pa.null()}[kinds]
 
 
+def _plan(shape: Mapping[str, Kinds], place: tuple[str, str], spec: ModelSpec) -> _Plan:
+    """The plan for lines of this form. It is kept, as making it costs as much as reading some hundred lines."""
+    key = (place, orjson.dumps(shape))
+    plan = _plans.get(key)
+    if plan is None or plan.spec is not spec:
+        if len(_plans) >= MOST_PLANS:
+            _plans.clear()
+        plan = _plans[key] = _Plan(shape, place, spec)
+    return plan
+
+
 class _Broken(Exception):  # noqa: N818 - it never leaves this module
     """Arrow refused some lines; ``row`` is the first of them, where it said so."""
 
@@ -257,11 +278,8 @@ class _Broken(Exception):  # noqa: N818 - it never leaves this module
         self.row = row
 
 
-def _read(
-    lines: Sequence[bytes], shape: Mapping[str, Kinds], spec: ModelSpec
-) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+def _read(lines: Sequence[bytes], schema: pa.Schema) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
     """Tables of lines, and which lines they are of. Lines that Arrow refuses are left out."""
-    schema = _schema(shape, spec)
     try:
         yield np.arange(len(lines)), _parse(lines, schema)
     except _Broken:
@@ -313,22 +331,21 @@ def _parse(lines: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     return table
 
 
-class _Reading:
-    """What Arrow read of some lines: all that is wanted of it in one pass, as passes are what small groups cost."""
+class _Plan:
+    """How lines of one form and model become columns: in one pass, as passes are what small groups cost."""
 
-    def __init__(self, frame: pl.DataFrame, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._schema = frame.schema
-        self._frame = frame
+    def __init__(self, shape: Mapping[str, Kinds], place: tuple[str, str], spec: ModelSpec) -> None:
+        self.spec = spec
+        self.schema = _schema(shape, spec)
+        self.names = [f.name for f in self.schema if f.name in WANTED and f.type != _arrow({})]
+        self._place = place
+        self._wanted: list[pl.Expr] = []
 
-    def columns(
-        self, rows: NDArray[np.int64], arrived: NDArray[np.float64], place: tuple[str, str]
-    ) -> PredictionColumns | None:
-        """What is right of it, for lines of these numbers that came at these times."""
+    def _expressions(self) -> list[pl.Expr]:
+        spec = self.spec
         score, label = self._answers()
-        spec = self._spec
-        found = self._frame.select(
-            self._contract(place).alias("right"),
+        return [
+            self._contract().alias("right"),
             self._time().alias("at"),
             (1.0 / pl.col("sampling_fraction").fill_null(1.0)).alias("weight"),
             pl.col("status").eq_missing(pl.lit("error")).alias("failed"),
@@ -341,7 +358,17 @@ class _Reading:
             pl.col(SAID).fill_null("").name.prefix("text "),
             *(self._segment(n, declared).alias(f"segment {n}") for n, declared in spec.segments.items()),
             *self._features(),
-        )
+        ]
+
+    def columns(
+        self, frame: pl.DataFrame, rows: NDArray[np.int64], arrived: NDArray[np.float64]
+    ) -> PredictionColumns | None:
+        """What is right of what was read of lines of these numbers that came at these times."""
+        spec = self.spec
+        if not self._wanted:  # Polars panics at some tables without rows, so the types are taken from one that has some
+            self._schema = frame.schema
+            self._wanted = self._expressions()
+        found = frame.select(self._wanted)
         at = found["at"].to_numpy()
         right = found["right"].to_numpy() & (at <= arrived + FUTURE_LIMIT_SECONDS)
         right &= (at >= EARLIEST_TIMESTAMP) & (at <= LATEST_TIMESTAMP)
@@ -372,9 +399,9 @@ class _Reading:
             undeclared=np.zeros(len(rows), np.int64),
         )
 
-    def _contract(self, place: tuple[str, str]) -> pl.Expr:
+    def _contract(self) -> pl.Expr:
         """Whether each line is what the contract asks for, but for its time."""
-        environment, model = place
+        environment, model = self._place
         return pl.all_horizontal(
             pl.col("type").eq_missing(pl.lit("prediction")),
             pl.col("model").eq_missing(pl.lit(model)),
@@ -400,24 +427,24 @@ class _Reading:
             names = self._fields(holder, pl.Float64)
             if names:
                 found.append(pl.col(holder).struct.field(names))
-            elif self._schema[holder] == pl.Float64:
+            elif self._schema.get(holder) == pl.Float64:
                 found.append(pl.col(holder))
         return found
 
     def _exact(self) -> list[pl.Expr]:
         """Numbers that become texts must be exact."""
-        told = [n for n in self._fields("features", pl.Float64) if n in set(self._spec.cat_names)]
+        told = [n for n in self._fields("features", pl.Float64) if n in set(self.spec.cat_names)]
         exprs = [pl.col("features").struct.field(name) for name in told]
-        if self._spec.task == "classification":
+        if self.spec.task == "classification":
             if self._kind("prediction", "label") == pl.Float64:
                 exprs.append(pl.col("prediction").struct.field("label"))
-            elif self._schema["prediction"] == pl.Float64:
+            elif self._schema.get("prediction") == pl.Float64:
                 exprs.append(pl.col("prediction"))
         return [(e.abs() < LARGEST_EXACT).fill_null(value=True) for e in exprs]
 
     def _kind(self, holder: str, name: str) -> Any:
         """The type of a field in an object, None where it is not there."""
-        kind = self._schema[holder]
+        kind = self._schema.get(holder)
         return next((f.dtype for f in kind.fields if f.name == name), None) if isinstance(kind, pl.Struct) else None
 
     def _time(self) -> pl.Expr:
@@ -440,12 +467,12 @@ class _Reading:
     @property
     def _levels(self) -> list[str]:
         """Categorical features whose levels are not texts."""
-        named = set(self._spec.cat_names)
+        named = set(self.spec.cat_names)
         return [n for n in self._fields("features", pl.Float64, pl.Boolean) if n in named]
 
     def _fields(self, holder: str, *kinds: type[pl.DataType], but: Sequence[str] = ()) -> list[str]:
         """The fields of an object that are of these types."""
-        kind = self._schema[holder]
+        kind = self._schema.get(holder)
         fields = kind.fields if isinstance(kind, pl.Struct) else []
         return [f.name for f in fields if f.dtype in kinds and f.name not in but]
 
@@ -460,17 +487,17 @@ class _Reading:
         """Score and label."""
         answer = pl.col("prediction")
         score, label = pl.lit(None, pl.Float64), pl.lit(None, pl.String)
-        threshold = self._spec.threshold
-        if isinstance(self._schema["prediction"], pl.Struct):
+        threshold = self.spec.threshold
+        if isinstance(self._schema.get("prediction"), pl.Struct):
             if self._kind("prediction", "score") == pl.Float64:
                 score = answer.struct.field("score")
             if self._kind("prediction", "label") in (pl.String, pl.Float64, pl.Boolean):
                 label = self._text(answer.struct.field("label"), "label", "prediction", "1", "0")
-        elif self._schema["prediction"] == pl.Float64 and (self._spec.task == "regression" or threshold is not None):
+        elif self._schema.get("prediction") == pl.Float64 and (self.spec.task == "regression" or threshold is not None):
             score = answer
-        elif self._schema["prediction"] != pl.Null:
+        elif self._schema.get("prediction") in (pl.String, pl.Float64, pl.Boolean):
             label = self._text(answer, "prediction", "", "1", "0")
-        if threshold is not None and self._spec.task == "classification":
+        if threshold is not None and self.spec.task == "classification":
             passed = pl.when(score >= threshold).then(pl.lit("1")).otherwise(pl.lit("0"))
             label = pl.coalesce(label, pl.when(score.is_not_null()).then(passed))
         return score, label
@@ -493,3 +520,6 @@ def _number_texts(values: pl.Series) -> pl.Series:
     distinct = values.drop_nulls().unique()
     texts = pl.Series([label_text(v) for v in distinct.to_list()], dtype=pl.String)
     return values.replace_strict(distinct, texts, return_dtype=pl.String)
+
+
+_plans: dict[tuple[tuple[str, str], bytes], _Plan] = {}

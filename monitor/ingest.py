@@ -110,7 +110,11 @@ class Ingest:
             if len(numbers) < LEAST_LINES or model is None or model.layout is None or not self._is_open(model, allowed):
                 continue
             rows = np.array(numbers)
-            columns = read_clean([lines[n] for n in numbers], rows, arrived[rows], place, model.spec)
+            try:
+                columns = read_clean([lines[n] for n in numbers], rows, arrived[rows], place, model.spec)
+            except pl.exceptions.PanicException:  # no Exception, so that it would end the reader of the topic
+                log.exception("lines go one by one, as the columnar reader failed", model=model.name)
+                columns = None
             if columns is not None:
                 clean[place] = (model, columns)
                 for row in columns.row.tolist():
