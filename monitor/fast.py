@@ -55,6 +55,8 @@ LONGEST_LINE = 64 * 1024
 BLOCK = 1024 * 1024
 PIECE_LINES = 1_000
 SMALLEST_PIECE = 16
+RARE = 0.25
+"""A form that fewer lines than this share have is given up when the first of them is refused."""
 MOST_PLANS = 4_096
 KEYS = ("version", "server", "prediction_id")
 SAID = ("error", "entity_id", "batch_id", "trace_id")
@@ -283,13 +285,24 @@ def _read(lines: Sequence[bytes], schema: pa.Schema) -> Iterator[tuple[NDArray[n
     try:
         yield np.arange(len(lines)), _parse(lines, schema)
     except _Broken:
-        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for number, line in enumerate(lines):  # odd lines mostly differ in these from those around them
-            alike[line.count(b'"'), line.count(b":")].append(number)
+            alike[line.count(b'"'), line.count(b":"), line.count(b"["), line.count(b"{")].append(number)
         for numbers in alike.values():
-            if len(numbers) >= LEAST_LINES:
-                for start in range(0, len(numbers), PIECE_LINES):
-                    yield from _salvage(lines, numbers[start : start + PIECE_LINES], schema)
+            if len(numbers) < LEAST_LINES or (
+                len(numbers) < RARE * len(lines) and not _is_right(lines[numbers[0]], schema)
+            ):
+                continue
+            for start in range(0, len(numbers), PIECE_LINES):
+                yield from _salvage(lines, numbers[start : start + PIECE_LINES], schema)
+
+
+def _is_right(line: bytes, schema: pa.Schema) -> bool:
+    try:
+        _parse([line], schema)
+    except _Broken:
+        return False
+    return True
 
 
 def _salvage(

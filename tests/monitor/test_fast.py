@@ -41,6 +41,7 @@ def few_lines_will_do() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fast, "LEAST_LINES", 1)
         patch.setattr(fast, "SMALLEST_PIECE", 1)
+        patch.setattr(fast, "RARE", 0)
         yield
 
 
