@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -16,15 +17,33 @@ import numpy as np
 import orjson
 import polars as pl
 
+from monitor.store.embedded import INSERT_SETTINGS, EmbeddedStore
+
 EVENTS = 200_000
 BATCH = 20_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HELP = "import sys; sys.argv = ['telltale', '--help']; from monitor.cli import main; main()"
+MAP_TABLE = """
+CREATE TABLE events
+(
+    type LowCardinality(String),
+    model LowCardinality(String),
+    version LowCardinality(String),
+    server LowCardinality(String),
+    prediction_id String,
+    timestamp Float64,
+    features Map(LowCardinality(String), String),
+    prediction Map(LowCardinality(String), String),
+    latency_ms Float64
+)
+ENGINE = MergeTree
+ORDER BY (model, timestamp)
+"""
 COMPARE_ROWS, COMPARE_COLUMNS = 1_000_000, 50
 
 
-def bodies(count: int, numbers: int = 20, levels: int = 5) -> Iterator[bytes]:
-    """Batches of prediction events, about 560 bytes each with 20 numeric and 5 categorical features."""
+def bodies(count: int, numbers: int = 20, levels: int = 5, models: int = 1) -> Iterator[bytes]:
+    """Batches of prediction events, about 510 bytes each with 20 numeric and 5 categorical features."""
     rng = np.random.default_rng(1)
     for start in range(0, count, BATCH):
         values = rng.normal(size=(BATCH, numbers)).round(4).tolist()
@@ -39,9 +58,9 @@ def bodies(count: int, numbers: int = 20, levels: int = 5) -> Iterator[bytes]:
                 orjson.dumps(
                     {
                         "type": "prediction",
-                        "model": "m",
-                        "version": str(1 + number % 2),
-                        "server": f"pod-{number % 10}",
+                        "model": f"m{number % models or ''}",
+                        "version": str(1 + number // models % 2),
+                        "server": f"pod-{number // models % 10}",
                         "prediction_id": f"id-{number:08}",
                         "timestamp": START.timestamp() + number * 0.01,
                         "features": features,
@@ -53,21 +72,44 @@ def bodies(count: int, numbers: int = 20, levels: int = 5) -> Iterator[bytes]:
         yield b"\n".join(lines)
 
 
-def ingest(sampling: float) -> tuple[str, float, str]:
+def dirty(body: bytes) -> bytes:
+    """The same with 1 % of the lines holding a value of a wrong kind, 0.1 % garbage and 5 % an undeclared key."""
+    rng = np.random.default_rng(2)
+    lines = body.split(b"\n")
+    wrong = (b'"high"', b"true", b"[1]", b'{"a":1}')
+    for number, draw in enumerate(rng.random(len(lines)).tolist()):
+        if draw < 0.01:
+            before, after = lines[number].split(b'"n%d":' % (number % 20), 1)
+            value = wrong[number // 20 % len(wrong)]
+            lines[number] = before + b'"n%d":' % (number % 20) + value + after[after.index(b",") :]
+        elif draw < 0.011:
+            lines[number] = lines[number][: number % 400] + b"\xff{]"
+        elif draw < 0.061:
+            lines[number] = lines[number].replace(b'"features":{', b'"features":{"new_%d":1.5,' % (number % 3))
+    return b"\n".join(lines)
+
+
+def ingest(sampling: float, models: int = 1, *, soiled: bool = False) -> tuple[str, float, str]:
     """Bytes to store."""
     from monitor.config import Config
     from monitor.service import Service
 
     seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        spec = {"sampling": {"features": sampling}, "windows": ["1h"]}
-        config = Config.model_validate({"store": {"path": Path(folder)}, "models": {"m": spec}})
+        kinds = {f"n{j}": "numeric" for j in range(20)} | {f"c{j}": "categorical" for j in range(5)}
+        spec = {"sampling": {"features": sampling}, "windows": ["1h"], "features": kinds}
+        names = [f"m{n or ''}" for n in range(models)]
+        config = Config.model_validate({"store": {"path": Path(folder)}, "models": dict.fromkeys(names, spec)})
         with Service(config) as service:
-            for number, body in enumerate(bodies(EVENTS + BATCH)):
-                spent = cpu(lambda body=body: service.take(body, "http"))  # type: ignore[misc]  # a default keeps the loop's value
-                seconds += spent if number else 0.0  # the first rows make the layout
-    name = "ingest, bytes to store with profiles, 25 features"
-    return f"{name}, feature sampling {sampling:g}", EVENTS / seconds, "events per CPU s"
+            table = pl.DataFrame([orjson.loads(x)["features"] for x in next(bodies(BATCH)).split(b"\n")[:2_000]])
+            for name in names:
+                service.register_reference(name, table, "first")
+            for number, body in enumerate(bodies(EVENTS + BATCH, models=models)):
+                sent = dirty(body) if soiled else body
+                spent = cpu(lambda sent=sent: service.take(sent, "http"))  # type: ignore[misc]  # a default keeps the loop's value
+                seconds += spent if number else 0.0  # the first batch makes the first parts
+    kind = ", dirty" if soiled else f", {models} models mixed" if models > 1 else ""
+    return f"ingest, bytes to store, feature sampling {sampling:g}{kind}", EVENTS / seconds, "events per CPU s"
 
 
 def decode_floor() -> tuple[str, float, str]:
@@ -77,6 +119,30 @@ def decode_floor() -> tuple[str, float, str]:
         lines = body.split(b"\n")
         seconds += cpu(lambda lines=lines: [orjson.loads(x) for x in lines])  # type: ignore[misc]  # a default keeps the loop's value
     return "decode floor, orjson over the same bytes", EVENTS / seconds, "events per CPU s"
+
+
+def store_alone() -> tuple[str, float, str]:
+    """The engine's own reading of the same bytes into the same rows, features as a map; no checks, no profiles."""
+    seconds = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        store = EmbeddedStore(Path(folder))
+        store.execute(MAP_TABLE)
+        for number, body in enumerate(bodies(EVENTS + BATCH)):
+            spent = cpu(lambda body=body: _insert_lines(store, body))  # type: ignore[misc]  # a default keeps the loop's value
+            seconds += spent if number else 0.0
+        store.close()
+    return "ClickHouse's own JSONEachRow into rows with a Map", EVENTS / seconds, "events per CPU s"
+
+
+def _insert_lines(store: EmbeddedStore, body: bytes) -> None:
+    descriptor = os.memfd_create("lines")
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(body)
+    store.execute(
+        f"INSERT INTO events FROM INFILE '/proc/self/fd/{descriptor}' COMPRESSION 'none' "
+        f"SETTINGS {INSERT_SETTINGS} FORMAT JSONEachRow"
+    )
+    os.close(descriptor)
 
 
 def judge(features: int) -> tuple[str, float, str]:
@@ -158,6 +224,9 @@ CASES: dict[str, Callable[[], tuple[str, float, str]]] = {
     "decode-floor": decode_floor,
     "ingest": lambda: ingest(1.0),
     "ingest-sampled": lambda: ingest(0.01),
+    "ingest-dirty": lambda: ingest(1.0, soiled=True),
+    "ingest-mixed": lambda: ingest(1.0, models=200),
+    "store-alone": store_alone,
     "judge-25": lambda: judge(25),
     "judge-200": lambda: judge(200),
     "numpy-floor": numpy_floor,

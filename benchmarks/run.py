@@ -18,8 +18,11 @@ from rich.table import Table
 ROUNDS = 5
 CASES = (
     "decode-floor",
+    "store-alone",
     "ingest",
     "ingest-sampled",
+    "ingest-dirty",
+    "ingest-mixed",
     "judge-25",
     "judge-200",
     "numpy-floor",
@@ -48,6 +51,10 @@ def main() -> None:
         table.add_row(str(rows[0]["what"]), *shown, str(rows[0]["unit"]), memory)
     for name, above, below in (
         ("ingest / decode floor", "ingest", "decode-floor"),
+        ("ingest / ClickHouse's own (wanted: 0.7)", "ingest", "store-alone"),
+        ("ingest, sampling 0.01 / ClickHouse's own (wanted: 1.0)", "ingest-sampled", "store-alone"),
+        ("ingest, dirty / clean (wanted: 0.6)", "ingest-dirty", "ingest"),
+        ("ingest, 200 models / one (wanted: 0.4)", "ingest-mixed", "ingest"),
         ("compare / NumPy binning of both tables", "compare", "numpy-floor"),
     ):
         ratios = [a["value"] / b["value"] for a, b in zip(results[above], results[below], strict=True)]

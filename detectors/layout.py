@@ -14,10 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -205,7 +209,9 @@ class FeatureCells:
         if self.kind is Kind.CATEGORICAL:
             cells = self._level_cells(values)
         else:
-            numbers = values.to_numpy() if values.null_count() == 0 else values.fill_null(0.0).to_numpy()
+            numbers = values.to_numpy()
+            if values.null_count():
+                numbers = np.where(np.isnan(numbers), 0.0, numbers)
             cells = self._number_cells(numbers)
         if values.null_count():
             cells[values.is_null().to_numpy()] = self.state("missing")
@@ -243,15 +249,20 @@ class FeatureCells:
         return np.array(self.points)
 
     @cached_property
-    def _cell_of_level(self) -> dict[str, int]:
-        known = {level: len(self.levels) for level in self.others}
-        return known | {level: i for i, level in enumerate(self.levels)}
+    def _known_levels(self) -> pa.Array:
+        import pyarrow as pa
+
+        return pa.array([*self.levels, *self.others], pa.large_string())
 
     def _level_cells(self, values: pl.Series) -> NDArray[np.int32]:
+        import pyarrow.compute as pc
+
         new_level = len(self.levels) + (0 if len(self.others) >= MAX_REMEMBERED_LEVELS else 1)
-        known = self._cell_of_level
-        cells = values.replace_strict(list(known), list(known.values()), default=new_level, return_dtype=pl.Int32)
-        return cells.fill_null(new_level).to_numpy(writable=True)
+        texts = values.to_arrow(compat_level=pl.CompatLevel.oldest())
+        found = pc.index_in(texts, value_set=self._known_levels).fill_null(-1)
+        cells: NDArray[np.int32] = np.minimum(found.to_numpy(zero_copy_only=False), len(self.levels)).astype(np.int32)
+        cells[cells < 0] = new_level
+        return cells
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Prediction events of one model as columns, with every odd value in its place.
+"""Predictions of one model as columns, with every odd value in its place.
 
 A value of the wrong kind, NaN or infinite never costs the row: it leaves a hole in its column, is counted as what it
 is, and its text is kept beside the row.
@@ -11,7 +11,7 @@ import hmac
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,9 @@ from monitor.config import ModelSpec
 from monitor.decode import Fields, json_text, label_text
 from monitor.secrets import read_secret
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 OUTPUT_MARK = "@"
 PREDICTION, SCORE, LATENCY = "@prediction", "@score", "@latency"
 """What a model gives, watched like a feature. The mark keeps them apart from features; those may not begin with it."""
@@ -29,12 +32,23 @@ NOT_FINITE_WORDS = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infini
 PRIVATE_FIELDS = frozenset({"prediction_id", "entity_id", "trace_id", "batch_id", "error"})
 """Fields of an event, beside its features and segments, that can be dropped or hashed."""
 NONE = np.empty(0, np.int64)
+TEXTS = ("version", "server", "role", "prediction_id", "error", "entity_id", "batch_id", "trace_id")
+ABSENT = {"role": "live"}
+OTHER = "other"
 
 
 @dataclass(slots=True)
 class PredictionColumns:
     """Some predictions of one model, a row each.
 
+    row
+        The number of its line in the batch.
+    texts
+        Version, server, role, prediction id and what else an event says of itself (``TEXTS``); never null.
+    segments
+        Per declared segment what is stored of it (``name=value``), null where the event does not name it.
+    origin
+        Tells rows of several batches apart.
     features
         The declared features and the model's outputs (``@prediction``, ``@score``, ``@latency``).
     score
@@ -47,7 +61,10 @@ class PredictionColumns:
         Per row how many undeclared keys it had.
     """
 
-    events: Sequence[Fields]
+    row: NDArray[np.int64]
+    texts: dict[str, pl.Series]
+    segments: dict[str, pl.Series]
+    origin: NDArray[np.int64]
     at: NDArray[np.float64]
     weight: NDArray[np.float64]
     failed: NDArray[np.bool_]
@@ -58,7 +75,7 @@ class PredictionColumns:
     undeclared: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.events)
+        return len(self.row)
 
 
 def prediction_columns(events: Sequence[Fields], spec: ModelSpec) -> PredictionColumns:
@@ -80,16 +97,60 @@ def prediction_columns(events: Sequence[Fields], spec: ModelSpec) -> PredictionC
     latency = number_column([e.get("latency_ms") for e in events])
     fractions = [e.get("sampling_fraction") for e in events]
     return PredictionColumns(
-        events=events,
-        at=np.array([e["at"] for e in events]),
-        weight=1.0 / np.array([1.0 if f is None else f for f in fractions]),
-        failed=np.array([e.get("status") == "error" for e in events]),
+        row=np.array([e.get("row", 0) for e in events], np.int64),
+        texts={n: pl.Series(n, [e.get(n) or ABSENT.get(n, "") for e in events], dtype=pl.String) for n in TEXTS},
+        segments={name: _segment(events, name, declared) for name, declared in spec.segments.items()},
+        origin=np.array([e.get("origin", 0) for e in events], np.int64),
+        at=np.array([e["at"] for e in events], np.float64),
+        weight=1.0 / np.array([1.0 if f is None else f for f in fractions], np.float64),
+        failed=np.array([e.get("status") == "error" for e in events], bool),
         features=features | outputs | {LATENCY: latency},
         score=score,
         label=label,
         extras=extras,
         undeclared=_undeclared(rows, features, holes, extras),
     )
+
+
+def together(parts: Sequence[PredictionColumns]) -> PredictionColumns:
+    """Predictions of one model, decoded in several ways, as one."""
+    first, *others = parts
+    if not others:
+        return first
+    return PredictionColumns(
+        row=np.concatenate([p.row for p in parts]),
+        texts={n: pl.concat([p.texts[n] for p in parts]) for n in first.texts},
+        segments={n: pl.concat([p.segments[n] for p in parts]) for n in first.segments},
+        origin=np.concatenate([p.origin for p in parts]),
+        at=np.concatenate([p.at for p in parts]),
+        weight=np.concatenate([p.weight for p in parts]),
+        failed=np.concatenate([p.failed for p in parts]),
+        features={n: _one_below_the_other([p.features[n] for p in parts]) for n in first.features},
+        score=np.concatenate([p.score for p in parts]),
+        label=pl.concat([p.label for p in parts]),
+        extras=[x for p in parts for x in p.extras],
+        undeclared=np.concatenate([p.undeclared for p in parts]),
+    )
+
+
+def _one_below_the_other(columns: Sequence[Column]) -> Column:
+    starts = np.cumsum([0, *(len(c.values) for c in columns[:-1])])
+    return Column(
+        pl.concat([c.values for c in columns]),
+        np.concatenate([c.not_finite + start for c, start in zip(columns, starts, strict=True)]),
+        np.concatenate([c.wrong_kind + start for c, start in zip(columns, starts, strict=True)]),
+    )
+
+
+def segment_value(name: str, value: object, declared: Sequence[str]) -> str:
+    """A segment as it is stored: ``name=value``, or ``name=other`` for a value that is not declared."""
+    text = str(value)
+    return f"{name}={text if text in declared else OTHER}"
+
+
+def _segment(events: Sequence[Fields], name: str, declared: Sequence[str]) -> pl.Series:
+    given = [(e.get("segments") or {}).get(name) for e in events]
+    return pl.Series([None if v is None else segment_value(name, v, declared) for v in given], dtype=pl.String)
 
 
 def number_column(values: Sequence[object]) -> Column:
@@ -195,6 +256,22 @@ def infer_task(predictions: Sequence[object]) -> str:
     """``regression`` where the answers are bare numbers, else ``classification``."""
     first = next((p for p in predictions if p is not None), None)
     return "regression" if type(first) in (int, float) else "classification"
+
+
+def lists(offsets: NDArray[np.int64], flat: NDArray[Any] | pl.Series | pa.Array) -> pl.Series:
+    """A column of lists: row i holds ``flat[offsets[i]:offsets[i + 1]]``. Polars would build one object a row.
+
+    >>> lists(np.array([0, 1, 1, 3]), np.array([7, 8, 9])).to_list()
+    [[7], [], [8, 9]]
+    """
+    import pyarrow as pa
+
+    values = (
+        flat.to_arrow() if isinstance(flat, pl.Series) else pa.array(flat) if isinstance(flat, np.ndarray) else flat
+    )
+    column = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, values))
+    assert isinstance(column, pl.Series)  # noqa: S101 - tells the type checker what an array becomes
+    return column
 
 
 def _by_feature(rows: Sequence[Fields], names: Sequence[str]) -> Sequence[Sequence[object]]:

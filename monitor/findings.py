@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from detectors.finding import Contribution, Finding, Status, Subject, Window
-from monitor.ingest import floats, texts
+from monitor.rows import floats, texts
 from monitor.store import Store
 
 

@@ -7,7 +7,7 @@ written to its batches since: each write leaves a mark behind its rows, and an h
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -77,24 +77,33 @@ def mark(store: Store, profiles: pl.DataFrame) -> None:
 
 
 def count_hours(
-    at: NDArray[np.float64], prediction_rows: NDArray[np.bool_], feature_rows: NDArray[np.bool_]
+    events: Iterable[tuple[str, str, NDArray[np.float64]]], predictions: pl.DataFrame, features: pl.DataFrame
 ) -> pl.DataFrame:
-    """What a batch has of each hour: events, and the rows that are kept of them. ``at``: epoch seconds of the events.
+    """What a batch has of each hour of each model: events, and the rows of both kinds that are kept of them.
 
-    >>> at, all_kept, one_kept = np.array([10.0, 3700.0, 20.0]), np.array([True] * 3), np.array([True, False, False])
-    >>> count_hours(at, all_kept, one_kept).drop("hour").rows()
-    [(2, 2, 1), (1, 1, 0)]
+    events
+        Environment, model, and the epoch seconds of its events.
+
+    >>> rows = pl.DataFrame({"environment": ["e"], "model": ["m"], "timestamp": [datetime(1970, 1, 1, 1, tzinfo=UTC)]})
+    >>> count_hours([("e", "m", np.array([10.0, 3700.0, 20.0]))], rows, rows.clear()).drop("hour").sort("events").rows()
+    [('e', 'm', 1, 1, 0), ('e', 'm', 2, 0, 0)]
     """
-    hours, of_event = np.unique(at // 3600, return_inverse=True)
-    size = len(hours)
-    return pl.DataFrame(
-        {
-            "hour": pl.Series((hours * 3_600_000).astype(np.int64)).cast(pl.Datetime("ms", "UTC")),
-            "events": np.bincount(of_event, minlength=size).astype(np.uint64),
-            "prediction_rows": np.bincount(of_event[prediction_rows], minlength=size).astype(np.uint64),
-            "feature_rows": np.bincount(of_event[feature_rows], minlength=size).astype(np.uint64),
-        }
+    counted = []
+    for environment, model, at in events:
+        hours, counts = np.unique(at // 3600, return_counts=True)
+        counted.append((environment, model, pl.Series((hours * 3_600_000).astype(np.int64)), counts))
+    every = pl.concat(
+        pl.DataFrame({"hour": hours.cast(pl.Datetime("ms", "UTC")), "events": counts.astype(np.uint64)}).select(
+            pl.lit(environment).alias("environment"), pl.lit(model).alias("model"), pl.all()
+        )
+        for environment, model, hours, counts in counted
     )
+    place = ["environment", "model", "hour"]
+    for name, rows in (("prediction_rows", predictions), ("feature_rows", features)):
+        hour = pl.col("timestamp").dt.truncate("1h").cast(pl.Datetime("ms", "UTC")).alias("hour")
+        kept = rows.group_by("environment", "model", hour).agg(pl.len().cast(pl.UInt64).alias(name))
+        every = every.join(kept, on=place, how="left")
+    return every.with_columns(pl.col("prediction_rows", "feature_rows").fill_null(0))
 
 
 def _hours(store: Store, environment: str, model: str, start: datetime, end: datetime) -> pl.DataFrame:

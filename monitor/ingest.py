@@ -5,8 +5,6 @@ Everything written is keyed by where it came from (source, batch, row), so takin
 
 from __future__ import annotations
 
-import itertools
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,18 +13,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 import structlog
-from numpy.typing import NDArray
 
 from alerts.ledger import LedgerError
-from monitor.columns import PredictionColumns, prediction_columns, redact
+from monitor.columns import PredictionColumns, prediction_columns, redact, together
 from monitor.config import Config, ConfigError, DeadLetterLimits, ModelSpec
 from monitor.dead_letter_watch import DeadLetterWatch, TooManyDeadLettersError
 from monitor.decode import Decoded, Fields, Reject, decode
+from monitor.fast import LEAST_LINES, models_of, read_clean
 from monitor.folding import count_hours, mark
-from monitor.profile import profile_rows, segment_value, write_profiles
+from monitor.profile import profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
+from monitor.rows import Part, feature_rows, floats, moments, slim_rows, texts
 from monitor.store import Store, StoreError
+from monitor.store.gathered import Gathered
 from monitor.store.literals import literal
 
 BATCH_TABLES = (
@@ -40,8 +40,6 @@ BATCH_TABLES = (
     "health",
     "dead_letters",
 )
-HASH_FACTOR = 2654435761
-HASH_RANGE = 2**32
 log = structlog.get_logger()
 
 
@@ -82,16 +80,12 @@ class Receipt:
         return {"accepted": self.accepted, "rejected": rejected}
 
 
-def kept(ids: Sequence[str], fraction: float) -> NDArray[np.bool_]:
-    """Which rows a sample keeps: a hash of the prediction id, the same in every pod, for labels, and in the store.
+@dataclass(frozen=True)
+class _Read:
+    """A batch that was read: what went line by line, and what was proven clean, by place of its model."""
 
-    >>> kept(["a"], 1.0).tolist(), kept(["a"], 0.5).tolist(), zlib.crc32(b"a") * HASH_FACTOR % HASH_RANGE
-    ([True], [False], 4200413011)
-    """
-    if fraction >= 1:
-        return np.ones(len(ids), bool)
-    hashes = np.array([zlib.crc32(i.encode("utf-8", "surrogatepass")) for i in ids], np.uint64)
-    return (hashes * np.uint64(HASH_FACTOR)) % np.uint64(HASH_RANGE) < np.uint64(fraction * HASH_RANGE)
+    decoded: Decoded
+    clean: Mapping[tuple[str, str], tuple[Model, PredictionColumns]]
 
 
 class Ingest:
@@ -123,23 +117,47 @@ class Ingest:
         Raises TooManyDeadLettersError for a batch of a log that is taken for broken.
         """
         try:
-            decoded = self._decoded(lines, origin, allowed)
-            decoded.rejects.extend(refused)
+            read = self._read(lines, origin, allowed)
+            read.decoded.rejects.extend(refused)
             if origin.last is not None:
-                self.watch.check(origin.source, origin.batch, [r.row for r in decoded.rejects], len(lines))
-            return self._take(decoded, origin)
+                self.watch.check(origin.source, origin.batch, [r.row for r in read.decoded.rejects], len(lines))
+            return self._take(read, origin)
         except (StoreError, LedgerError, ConfigError, TooManyDeadLettersError):
             raise
         except Exception:
             failing = self._failing(lines, origin, allowed)
-            if not failing:
-                raise
             # A fault of ours that one line brings to light must not hold up all that come after it.
             log.exception("lines that cannot be processed become dead letters", rows=[r.row for r in failing])
             rows = {reject.row for reject in failing}
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
             decoded.rejects.extend((*failing, *refused))
-            return self._take(decoded, origin)
+            return self._take(_Read(decoded, {}), origin)
+
+    def _read(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> _Read:
+        """Clean lines of models that have a layout as columns, all others one by one."""
+        clean: dict[tuple[str, str], tuple[Model, PredictionColumns]] = {}
+        rest = list(lines)
+        arrived = np.broadcast_to(np.array(origin.arrivals or origin.arrived.timestamp()), len(lines))
+        for place, numbers in models_of(lines).items():
+            model = self._registry.find(*place)
+            if len(numbers) < LEAST_LINES or model is None or model.layout is None or not self._is_open(model, allowed):
+                continue
+            rows = np.array(numbers)
+            try:
+                columns = read_clean([lines[n] for n in numbers], rows, arrived[rows], place, model.spec)
+            except pl.exceptions.PanicException:  # no Exception, so that it would end the reader of the topic
+                log.exception("lines go one by one, as the columnar reader failed", model=model.name)
+                columns = None
+            if columns is not None:
+                clean[place] = (model, columns)
+                for row in columns.row.tolist():
+                    rest[row] = b""
+        return _Read(self._decoded(rest, origin, allowed), clean)
+
+    def _is_open(self, model: Model, allowed: frozenset[str]) -> bool:
+        """Whether the sender may write to the model at all."""
+        unknown = self._config.unknown_models == "reject" and model.name not in self._config.models
+        return not unknown and (not allowed or model.name in allowed)
 
     def refused(self, lines: Sequence[bytes], origin: Origin) -> list[Reject]:
         """The lines that would be refused. Nothing is written."""
@@ -149,30 +167,36 @@ class Ingest:
         known = self._config.models.__contains__ if self._config.unknown_models == "reject" else None
         return decode(lines, origin.arrivals or origin.arrived.timestamp(), known, allowed)
 
-    def _take(self, decoded: Decoded, origin: Origin) -> Receipt:
+    def _take(self, read: _Read, origin: Origin) -> Receipt:
+        decoded = read.decoded
         self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
-        for (environment, name), events in decoded.predictions.items():
-            self._take_predictions(environment, name, events, origin)
+        for environment, name in decoded.predictions.keys() - read.clean.keys():
+            self._take_predictions(environment, name, decoded.predictions[environment, name], origin)
+        whole = []
+        for place, (model, columns) in read.clean.items():
+            events = decoded.predictions.get(place, [])
+            parts = [columns, prediction_columns(events, model.spec)] if events else [columns]
+            self._registry.learn(*place, events, origin.first_arrived)
+            whole.append((model, together(parts)))
+        self._write_predictions(whole, origin)
         self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
-        self._count(decoded, origin)  # when all else is there
-        return Receipt(decoded.accepted, decoded.rejects)
+        accepted = decoded.accepted + sum(len(columns) for _, columns in read.clean.values())
+        others = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
+        self._count(origin, len(decoded.rejects), accepted - others, others)  # when all else is there
+        return Receipt(accepted, decoded.rejects)
 
-    def _count(self, decoded: Decoded, origin: Origin) -> None:
+    def _count(self, origin: Origin, rejected: int, predictions: int, others: int) -> None:
         """Say what became of the batch, for the auditor."""
-        predictions = sum(map(len, decoded.predictions.values()))
-        count = pl.DataFrame(
-            {
-                "source": [origin.source],
-                "batch": [origin.batch],
-                "first": [-1 if origin.last is None else int(origin.batch)],
-                "last": [-1 if origin.last is None else origin.last],
-                "rejected": pl.Series([len(decoded.rejects)], dtype=pl.UInt64),
-                "predictions": pl.Series([predictions], dtype=pl.UInt64),
-                "others": pl.Series([decoded.accepted - predictions], dtype=pl.UInt64),
-                "received": [origin.arrived],
-            }
+        offsets = (-1, -1) if origin.last is None else (int(origin.batch), origin.last)
+        counts = {"rejected": rejected, "predictions": predictions, "others": others}
+        count = pl.DataFrame(counts, dict.fromkeys(counts, pl.UInt64)).with_columns(
+            source=pl.lit(origin.source),
+            batch=pl.lit(origin.batch),
+            first=pl.lit(offsets[0], pl.Int64),
+            last=pl.lit(offsets[1], pl.Int64),
+            received=pl.lit(origin.arrived),
         )
         self._store.insert("batches", count)
 
@@ -207,33 +231,28 @@ class Ingest:
     def _take_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
         model = self._registry.learn(environment, name, events, origin.first_arrived)
         if model.layout is not None:
-            self._write_predictions(model, prediction_columns(events, model.spec), origin)
+            self._write_predictions([(model, prediction_columns(events, model.spec))], origin)
             return
         with self._references.learning:  # the layout is made from rows; none may slip in behind it without its cells
             model = self._registry.learn(environment, name, events, origin.first_arrived)
-            self._write_predictions(model, prediction_columns(events, model.spec), origin)
+            self._write_predictions([(model, prediction_columns(events, model.spec))], origin)
             if model.layout is None:
                 self._references.after_rows(model, len(events), origin.arrived)
 
-    def _write_predictions(self, model: Model, columns: PredictionColumns, origin: Origin) -> None:
-        base = _base(columns, model)
-        sampling = model.spec.sampling
-        # Without a layout the rows are what profiles will be made from, so all are kept.
-        of_features = 1.0 if model.layout is None else sampling.features
-        keeps = {}
-        for table, fraction, rows in (
-            ("features", of_features, _feature_rows(base, columns, model)),
-            ("predictions", sampling.predictions, _slim_rows(base, columns)),
-        ):
-            keep = keeps[table] = kept(base["prediction_id"].to_list(), fraction)
-            sampled = rows.filter(pl.Series(keep)).with_columns(pl.col("weight") / fraction)
-            self._write(table, sampled, origin)
-        profiles = profile_rows(columns, model.spec, model.layout).drop("origin")
-        placed = profiles.with_columns(source=pl.lit(origin.source), batch=pl.lit(origin.batch))
-        write_profiles(self._store, model, placed)
-        hours = count_hours(columns.at, keeps["predictions"], keeps["features"])
-        named = {"environment": model.environment, "model": model.name, "source": origin.source, "batch": origin.batch}
-        self._store.insert("batch_hours", hours.with_columns(**{name: pl.lit(value) for name, value in named.items()}))
+    def _write_predictions(self, parts: Sequence[Part], origin: Origin) -> None:
+        if not parts:
+            return
+        features, predictions = feature_rows(parts), slim_rows(parts)
+        self._write("features", features, origin)
+        self._write("predictions", predictions, origin)
+        gathered = Gathered(self._store)
+        place = (pl.lit(origin.source).alias("source"), pl.lit(origin.batch).alias("batch"))
+        for model, columns in parts:
+            profiles = profile_rows(columns, model.spec, model.layout)
+            write_profiles(gathered, model, profiles.select(pl.exclude("origin"), *place))
+        events = [(model.environment, model.name, columns.at) for model, columns in parts]
+        gathered.insert("batch_hours", count_hours(events, predictions, features).with_columns(*place))
+        gathered.write()
 
     def _write_labels(self, decoded: Decoded, origin: Origin) -> None:
         self._redact_labels(decoded)
@@ -254,61 +273,6 @@ class Ingest:
         if table != "features":
             placed = placed.with_columns(received=pl.lit(origin.arrived).cast(pl.Datetime("ms", "UTC")))
         self._store.insert(table, placed)
-
-
-def _base(columns: PredictionColumns, model: Model) -> pl.DataFrame:
-    """What both row tables hold."""
-    events = columns.events
-    declared = model.spec.segments
-    segments = [_segments(e, declared) for e in events] if declared else [()] * len(events)
-    return pl.DataFrame(
-        {
-            "environment": [model.environment] * len(events),
-            "model": [model.name] * len(events),
-            "version": [e["version"] for e in events],
-            "server": [e["server"] for e in events],
-            "role": [e.get("role", "live") for e in events],
-            "prediction_id": [e["prediction_id"] for e in events],
-            "timestamp": moments(columns.at),
-            "segments": texts(segments),
-            "weight": columns.weight,
-            "failed": columns.failed,
-            "score": columns.score,
-            "latency_ms": columns.features["@latency"].values.fill_null(np.nan),
-            "row": [e["row"] for e in events],
-        }
-    )
-
-
-def _segments(event: Fields, declared: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    given = event.get("segments") or {}
-    return [segment_value(n, given[n], values) for n, values in declared.items() if given.get(n) is not None]
-
-
-def _slim_rows(base: pl.DataFrame, columns: PredictionColumns) -> pl.DataFrame:
-    texts = {
-        name: pl.Series([e.get(name) or "" for e in columns.events], dtype=pl.String)
-        for name in ("error", "entity_id", "batch_id", "trace_id")
-    }
-    return base.with_columns(label=columns.label.fill_null(""), **texts)
-
-
-def _feature_rows(base: pl.DataFrame, columns: PredictionColumns, model: Model) -> pl.DataFrame:
-    spec = model.spec
-    size = len(columns)
-    numbers = [columns.features[n].values.fill_null(np.nan).to_numpy() for n in spec.num_names]
-    levels = [columns.features[n].values for n in spec.cat_names]
-    nothing: list[Sequence[str]] = [()] * size
-    extras = columns.extras
-    kept_aside = any(extras)
-    return base.with_columns(
-        schema_id=pl.lit(model.schema_id, pl.UInt64),
-        num=pl.Series(np.column_stack(numbers)).cast(pl.List(pl.Float64)) if numbers else floats([()] * size),
-        cat=pl.select(pl.concat_list(levels)).to_series() if levels else texts(nothing),
-        extra_names=texts([list(x or ()) for x in extras] if kept_aside else nothing),
-        extra_values=texts([list((x or {}).values()) for x in extras] if kept_aside else nothing),
-        label=columns.label,
-    )
 
 
 def dead_letter_rows(rejects: Sequence[Reject]) -> pl.DataFrame:
@@ -377,33 +341,6 @@ def health_rows(events: Sequence[Fields]) -> pl.DataFrame:
             "row": [e["row"] for e in events],
         }
     )
-
-
-def texts(rows: Sequence[Sequence[str]]) -> pl.Series:
-    """A column of lists of texts. Polars would build one object a row."""
-    return _lists(rows, "string")
-
-
-def floats(rows: Sequence[Sequence[float]]) -> pl.Series:
-    """A column of lists of numbers."""
-    return _lists(rows, "float64")
-
-
-def _lists(rows: Sequence[Sequence[object]], kind: str) -> pl.Series:
-    import pyarrow as pa
-
-    offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))])
-    flat = pa.array(list(itertools.chain.from_iterable(rows)), type=kind)
-    column = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, flat))
-    assert isinstance(column, pl.Series)  # noqa: S101 - tells the type checker what an array becomes
-    return column
-
-
-def moments(seconds: Sequence[float] | NDArray[np.float64]) -> pl.Series:
-    """Epoch seconds as the store's time type."""
-    # Cut, not rounded: a row must not fall into another minute than the one it was counted in.
-    milliseconds = np.floor(np.round(np.asarray(seconds, np.float64) * 1e6) / 1000).astype(np.int64)
-    return pl.Series(milliseconds).cast(pl.Datetime("ms", "UTC"))
 
 
 def as_number(value: object) -> float:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from detectors.layout import Layout
-from monitor.columns import PredictionColumns
+from monitor.columns import PredictionColumns, lists
 from monitor.config import ModelSpec
 from monitor.folding import mark
 from monitor.registry import Model
 from monitor.store import Store
 
-Group = tuple[str, str, str, str, int, float, int]
-"""Version, server, role, segment, minute (epoch seconds), weight, origin."""
-T = TypeVar("T", bound=Hashable)
-OTHER = "other"
+BASE = "base"
 DENSE_CELLS_PER_ROW = 8
 """Counting into a dense table is faster until it is mostly empty."""
 
@@ -50,35 +47,44 @@ class _Sparse:
     cells: list[NDArray[np.int64]] = field(default_factory=list)
     counts: list[NDArray[np.int64]] = field(default_factory=list)
 
-    def per_group(self, groups: int) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    def per_group(self, groups: int) -> tuple[pl.Series, pl.Series]:
+        """A list of cells and a list of counts for each group."""
         if not self.groups:
-            empty = [np.empty(0, np.int64)] * groups
-            return empty, empty
+            none = lists(np.zeros(groups + 1, np.int64), np.empty(0, np.uint32))
+            return none, none
         group, cell, count = (np.concatenate(x) for x in (self.groups, self.cells, self.counts))
         order = np.argsort(group, kind="stable")
-        ends = np.cumsum(np.bincount(group, minlength=groups))[:-1]
-        return np.split(cell[order], ends), np.split(count[order], ends)
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=groups))])
+        return lists(offsets, cell[order].astype(np.uint32)), lists(offsets, count[order].astype(np.uint32))
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Rows that are counted together: the distinct keys, and for each of ``rows`` the number of its key."""
+
+    keys: dict[str, pl.Series]
+    of_row: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 def profile_rows(columns: PredictionColumns, spec: ModelSpec, layout: Layout | None) -> pl.DataFrame:
     """The profile rows of some predictions. Without a layout they hold only how many rows there were.
 
     A row counts once under segment ``''`` and once under each declared segment that it names. Rows of several batches
-    can be told apart by a number that their events carry as ``origin``; it comes back as a column.
+    are told apart by their ``origin``, which comes back as a column.
     """
-    minutes = (columns.at // 60).astype(np.int64) * 60
-    keys = zip(
-        [e["version"] for e in columns.events],
-        [e["server"] for e in columns.events],
-        [e.get("role", "live") for e in columns.events],
-        minutes.tolist(),
-        columns.weight.tolist(),
-        [e.get("origin", 0) for e in columns.events],
-        strict=True,
-    )
-    base, base_keys = _numbered(keys)
-    parts = [(base, np.arange(len(columns)), [(v, s, r, "", m, w, o) for v, s, r, m, w, o in base_keys])]
-    parts += [_segment_groups(columns, base, base_keys, name, values) for name, values in spec.segments.items()]
+    size = len(columns)
+    keys = {
+        "version": columns.texts["version"],
+        "server": columns.texts["server"],
+        "role": columns.texts["role"],
+        "segment": pl.Series([""]).new_from_index(0, size),
+        "minute": pl.Series((columns.at // 60).astype(np.int64) * 60_000),
+        "weight": pl.Series(columns.weight),
+        "origin": pl.Series(columns.origin),
+    }
+    base = _groups(keys, np.arange(size))
+    segmented = (_segment_groups(base, columns.segments[name]) for name in spec.segments)
     cells = (
         [
             (layout.spans[f.name], f.cells(columns.features[f.name]))
@@ -88,8 +94,7 @@ def profile_rows(columns: PredictionColumns, spec: ModelSpec, layout: Layout | N
         if layout
         else []
     )
-    frames = [_frame(columns, ids, rows, groups, cells) for ids, rows, groups in parts if groups]
-    return pl.concat(frames)
+    return pl.concat([_frame(columns, groups, cells) for groups in (base, *segmented) if len(groups.rows)])
 
 
 def write_profiles(store: Store, model: Model, profiles: pl.DataFrame) -> None:
@@ -102,52 +107,40 @@ def write_profiles(store: Store, model: Model, profiles: pl.DataFrame) -> None:
     mark(store, named)
 
 
-def _numbered(keys: Iterable[T]) -> tuple[NDArray[np.int64], list[T]]:
-    numbers: dict[T, int] = {}
-    ids = np.array([numbers.setdefault(k, len(numbers)) for k in keys], np.int64)
-    return ids, list(numbers)
+def _groups(keys: dict[str, pl.Series], rows: NDArray[np.int64]) -> _Groups:
+    of_row = np.zeros(len(rows), np.int64)
+    first = np.zeros(min(len(rows), 1), np.int64)
+    for values in keys.values():
+        plain = _codes(values)
+        if len(plain) and (plain != plain[0]).any():
+            distinct, code = np.unique(plain, return_inverse=True)
+            _, first, of_row = np.unique(of_row * len(distinct) + code, return_index=True, return_inverse=True)
+    return _Groups({name: values[first] for name, values in keys.items()}, of_row, rows)
 
 
-def _segment_groups(
-    columns: PredictionColumns,
-    base: NDArray[np.int64],
-    base_keys: Sequence[tuple[str, str, str, int, float, int]],
-    name: str,
-    declared: Sequence[str],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Group]]:
-    named = [
-        (row, e["segments"][name])
-        for row, e in enumerate(columns.events)
-        if (e.get("segments") or {}).get(name) is not None
-    ]
-    rows = np.array([row for row, _ in named], np.int64)
-    values = [segment_value(name, value, declared) for _, value in named]
-    ids, keys = _numbered(zip(base[rows].tolist(), values, strict=True))
-    groups = []
-    for number, value in keys:
-        version, server, role, minute, weight, origin = base_keys[number]
-        groups.append((version, server, role, value, minute, weight, origin))
-    return ids, rows, groups
+def _codes(values: pl.Series) -> NDArray[Any]:
+    """Numbers that are equal where the values are."""
+    if values.dtype != pl.String:
+        return values.to_numpy()
+    codes: NDArray[Any] = values.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode().indices.to_numpy()
+    return codes
 
 
-def segment_value(name: str, value: object, declared: Sequence[str]) -> str:
-    """A segment as it is stored: ``name=value``, or ``name=other`` for a value that is not declared."""
-    text = str(value)
-    return f"{name}={text if text in declared else OTHER}"
+def _segment_groups(base: _Groups, values: pl.Series) -> _Groups:
+    rows = values.is_not_null().arg_true().to_numpy().astype(np.int64)
+    split = _groups({BASE: pl.Series(base.of_row[rows]), "segment": values.drop_nulls()}, rows)
+    whole = {name: values[split.keys[BASE].to_numpy()] for name, values in base.keys.items()}
+    return _Groups({**whole, "segment": split.keys["segment"]}, split.of_row, rows)
 
 
 def _frame(
-    columns: PredictionColumns,
-    ids: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    groups: Sequence[Group],
-    cells: Sequence[tuple[slice, NDArray[np.int32]]],
+    columns: PredictionColumns, groups: _Groups, cells: Sequence[tuple[slice, NDArray[np.int32]]]
 ) -> pl.DataFrame:
-    size = len(groups)
+    size = len(groups.keys["version"])
     sparse = _Sparse()
     for span, of_row in cells:
         width = span.stop - span.start
-        keys = ids * width + of_row[rows]
+        keys = groups.of_row * width + (of_row if len(groups.rows) == len(columns) else of_row[groups.rows])
         if size * width <= DENSE_CELLS_PER_ROW * len(keys) + 4096:
             table = np.bincount(keys, minlength=size * width)
             found = np.flatnonzero(table)
@@ -158,20 +151,14 @@ def _frame(
         sparse.cells.append(found % width + span.start)
         sparse.counts.append(counts)
     cell_lists, count_lists = sparse.per_group(size)
-    version, server, role, segment, minute, weight, origin = zip(*groups, strict=True)
     return pl.DataFrame(
         {
-            "version": version,
-            "server": server,
-            "role": role,
-            "segment": segment,
-            "minute": np.array(minute, np.int64) * 1000,
-            "weight": weight,
-            "origin": origin,
-            "n": np.bincount(ids, minlength=size),
-            "failed": np.bincount(ids, weights=columns.failed[rows], minlength=size).astype(np.int64),
-            "undeclared": np.bincount(ids, weights=columns.undeclared[rows], minlength=size).astype(np.int64),
+            **groups.keys,
+            "minute": groups.keys["minute"].cast(PROFILE_TYPES["minute"]),
+            "n": np.bincount(groups.of_row, minlength=size).astype(np.uint64),
+            "failed": np.bincount(groups.of_row, columns.failed[groups.rows], size).astype(np.uint64),
+            "undeclared": np.bincount(groups.of_row, columns.undeclared[groups.rows], size).astype(np.uint64),
             "cells": cell_lists,
             "counts": count_lists,
         }
-    ).cast(PROFILE_TYPES)
+    )

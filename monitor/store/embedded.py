@@ -17,7 +17,11 @@ from monitor.store import Parameter, StoreBusyError, StoreError, failure, query_
 from monitor.store.literals import quoted, render
 from monitor.store.texts import with_texts
 
-INSERT_SETTINGS = "async_insert = 0, max_insert_threads = 1, max_partitions_per_insert_block = 0"
+INSERT_SETTINGS = (
+    "async_insert = 0, max_insert_threads = 1, max_partitions_per_insert_block = 0, "
+    "optimize_on_insert = 0, max_threads = 1, max_parsing_threads = 1, input_format_parallel_parsing = 0"
+)
+"""Duplicates are found when rows are read; to look for them within one insert takes as long as writing it."""
 
 
 class EmbeddedStore:

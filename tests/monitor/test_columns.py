@@ -112,7 +112,9 @@ def test_private_fields_never_reach_the_columns(monkeypatch: pytest.MonkeyPatch)
     )
     private = {**event(c="Alice", entity_id="Alice"), "features": {"x": 1, "c": "Alice", "email": "a@b"}}
     columns = prediction_columns([private], spec)
-    assert "Alice" not in json.dumps([columns.events, columns.features["c"].values.to_list()], default=str)
+    assert "Alice" not in json.dumps(
+        [*(t.to_list() for t in columns.texts.values()), columns.features["c"].values.to_list()]
+    )
     assert "a@b" not in str(columns)
 
 

@@ -15,7 +15,7 @@ from given import NOON, ServiceMaker, ndjson, prediction
 from alerts.ledger import LedgerError
 from monitor.columns import prediction_columns
 from monitor.config import ConfigError
-from monitor.ingest import HASH_FACTOR, HASH_RANGE, kept
+from monitor.rows import HASH_FACTOR, HASH_RANGE, kept
 from monitor.service import Service, import_file
 from monitor.windows import read_traffic
 

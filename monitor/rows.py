@@ -1,0 +1,187 @@
+"""Predictions as rows of the two row tables, those of many models at once: what costs per call is paid once."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from monitor.columns import PredictionColumns, lists
+from monitor.registry import Model
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HASH_FACTOR = 2654435761
+HASH_RANGE = 2**32
+Part = tuple[Model, PredictionColumns]
+"""Predictions of one model."""
+
+
+def kept(ids: Sequence[str], fraction: float) -> NDArray[np.bool_]:
+    """Which rows a sample keeps: a hash of the prediction id, the same in every pod, for labels, and in the store.
+
+    >>> kept(["a"], 1.0).tolist(), kept(["a"], 0.5).tolist(), zlib.crc32(b"a") * HASH_FACTOR % HASH_RANGE
+    ([True], [False], 4200413011)
+    """
+    if fraction >= 1:
+        return np.ones(len(ids), bool)
+    hashes = np.array([zlib.crc32(i.encode("utf-8", "surrogatepass")) for i in ids], np.uint64)
+    return (hashes * np.uint64(HASH_FACTOR)) % np.uint64(HASH_RANGE) < np.uint64(fraction * HASH_RANGE)
+
+
+def slim_rows(parts: Sequence[Part]) -> pl.DataFrame:
+    """The rows of ``predictions``, without their place."""
+    columns = [c for _, c in parts]
+    names = ("error", "entity_id", "batch_id", "trace_id")
+    more = {n: pl.concat([c.texts[n] for c in columns]) for n in names}
+    label = pl.concat([c.label for c in columns]).fill_null("")
+    rows = pl.DataFrame({**_both(parts), **more, "label": label})
+    return _sampled(rows, *_keep(parts, lambda model: model.spec.sampling.predictions))
+
+
+def feature_rows(parts: Sequence[Part]) -> pl.DataFrame:
+    """The rows of ``features``, without their place."""
+    # Without a layout the rows are what profiles will be made from, so all are kept.
+    keep, fractions = _keep(parts, lambda model: model.spec.sampling.features if model.layout else 1.0)
+    rows = _sampled(pl.DataFrame(_both(parts)), keep, fractions)
+    columns = [c for _, c in parts]
+    extras = list(itertools.chain.from_iterable(c.extras for c in columns))
+    label = pl.concat([c.label for c in columns])
+    schemas = np.repeat(np.array([m.schema_id for m, _ in parts], np.uint64), [len(c) for c in columns])
+    masks: Sequence[NDArray[np.bool_] | None] = [None] * len(parts)
+    if keep is not None:
+        masks = np.split(keep, np.cumsum([len(c) for c in columns])[:-1])
+        extras = list(itertools.compress(extras, keep.tolist()))
+        label, schemas = label.filter(pl.Series(keep)), schemas[keep]
+    held = [_values(model, c, mask) for (model, c), mask in zip(parts, masks, strict=True)]
+    none = _nothing(len(extras))
+    kept_aside = any(extras)
+    return rows.with_columns(
+        pl.Series("schema_id", schemas),
+        _end_to_end([v.numbers for v in held]).alias("num"),
+        _end_to_end([v.levels for v in held]).alias("cat"),
+        (texts([list(x or ()) for x in extras]) if kept_aside else none).alias("extra_names"),
+        (texts([list((x or {}).values()) for x in extras]) if kept_aside else none).alias("extra_values"),
+        label.alias("label"),
+    )
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """As many values for each of some rows, row by row."""
+
+    rows: int
+    width: int
+    flat: pa.Array
+
+
+@dataclass(frozen=True)
+class _Values:
+    numbers: _Lists
+    levels: _Lists
+
+
+def _values(model: Model, columns: PredictionColumns, keep: NDArray[np.bool_] | None) -> _Values:
+    import pyarrow as pa
+
+    spec = model.spec
+    values = {n: columns.features[n].values for n in (*spec.num_names, *spec.cat_names)}
+    size = len(columns)
+    if keep is not None:
+        size = int(keep.sum())
+        values = pl.DataFrame(values).filter(pl.Series(keep)).to_dict() if values else {}
+    # A missing number becomes NaN in NumPy, as it is in the table.
+    numbers = [values[n].to_numpy() for n in spec.num_names]
+    levels = [values[n].to_arrow(compat_level=pl.CompatLevel.oldest()) for n in spec.cat_names]
+    by_row = np.arange(size * len(levels)).reshape(len(levels), size).T.ravel() if levels else np.empty(0, np.int64)
+    return _Values(
+        _Lists(size, len(numbers), pa.array(np.column_stack(numbers).ravel() if numbers else np.empty(0))),
+        _Lists(
+            size,
+            len(levels),
+            pa.concat_arrays(levels).take(pa.array(by_row)) if levels else pa.array([], pa.large_string()),
+        ),
+    )
+
+
+def _end_to_end(parts: Sequence[_Lists]) -> pl.Series:
+    import pyarrow as pa
+
+    lengths = np.repeat([p.width for p in parts], [p.rows for p in parts])
+    return lists(np.concatenate([[0], np.cumsum(lengths)]), pa.concat_arrays([p.flat for p in parts]))
+
+
+def _keep(
+    parts: Sequence[Part], share: Callable[[Model], float]
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.float64] | None]:
+    """Which rows a sample keeps, and the share that it is, for each row; None and None where it is everything."""
+    shares = [share(model) for model, _ in parts]
+    if min(shares) >= 1:
+        return None, None
+    masks = [kept(c.texts["prediction_id"].to_list(), s) for (_, c), s in zip(parts, shares, strict=True)]
+    return np.concatenate(masks), np.repeat(shares, [len(c) for _, c in parts])
+
+
+def _sampled(rows: pl.DataFrame, keep: NDArray[np.bool_] | None, shares: NDArray[np.float64] | None) -> pl.DataFrame:
+    if keep is None or shares is None:
+        return rows
+    return rows.with_columns(pl.col("weight") / pl.Series(shares)).filter(pl.Series(keep))
+
+
+def _segments(columns: PredictionColumns) -> pl.Series:
+    if not columns.segments:
+        return _nothing(len(columns))
+    named = pl.DataFrame(columns.segments)
+    return named.select(pl.concat_list(pl.all()).list.drop_nulls()).to_series()
+
+
+def _nothing(size: int) -> pl.Series:
+    """An empty list for each row."""
+    return lists(np.zeros(size + 1, np.int64), pl.Series([], dtype=pl.String))
+
+
+def texts(rows: Sequence[Sequence[str]]) -> pl.Series:
+    """A column of lists of texts. Polars would build one object a row."""
+    return _lists(rows, pl.String())
+
+
+def floats(rows: Sequence[Sequence[float]]) -> pl.Series:
+    """A column of lists of numbers."""
+    return _lists(rows, pl.Float64())
+
+
+def _lists(rows: Sequence[Sequence[object]], kind: pl.DataType) -> pl.Series:
+    offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))])
+    return lists(offsets, pl.Series(list(itertools.chain.from_iterable(rows)), dtype=kind))
+
+
+def moments(seconds: Sequence[float] | NDArray[np.float64]) -> pl.Series:
+    """Epoch seconds as the store's time type."""
+    # Cut, not rounded: a row must not fall into another minute than the one it was counted in.
+    milliseconds = np.floor(np.round(np.asarray(seconds, np.float64) * 1e6) / 1000).astype(np.int64)
+    return pl.Series(milliseconds).cast(pl.Datetime("ms", "UTC"))
+
+
+def _both(parts: Sequence[Part]) -> dict[str, Any]:
+    """What both row tables hold."""
+    columns = [c for _, c in parts]
+    of_row = np.repeat(np.arange(len(parts)), [len(c) for c in columns])
+    return {
+        "environment": pl.Series([m.environment for m, _ in parts])[of_row],
+        "model": pl.Series([m.name for m, _ in parts])[of_row],
+        **{n: pl.concat([c.texts[n] for c in columns]) for n in ("version", "server", "role", "prediction_id")},
+        "timestamp": moments(np.concatenate([c.at for c in columns])),
+        "segments": pl.concat([_segments(c) for c in columns]),
+        "weight": np.concatenate([c.weight for c in columns]),
+        "failed": np.concatenate([c.failed for c in columns]),
+        "score": np.concatenate([c.score for c in columns]),
+        "latency_ms": pl.concat([c.features["@latency"].values for c in columns]).fill_null(np.nan),
+        "row": np.concatenate([c.row for c in columns]),
+    }
