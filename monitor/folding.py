@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from monitor.store import Parameter, Store
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
@@ -84,8 +85,9 @@ def count_hours(
     events
         Environment, model, and the epoch seconds of its events.
 
-    >>> rows = pl.DataFrame({"environment": ["e"], "model": ["m"], "timestamp": [datetime(1970, 1, 1, 1, tzinfo=UTC)]})
-    >>> count_hours([("e", "m", np.array([10.0, 3700.0, 20.0]))], rows, rows.clear()).drop("hour").sort("events").rows()
+    >>> rows = pl.DataFrame({"environment": ["e"], "model": ["m"], "timestamp": [EPOCH + HOUR]})
+    >>> at = np.array([10.0, 3700.0, 20.0])
+    >>> count_hours([("e", "m", at)], rows, rows.clear()).drop("hour").sort("events").rows()
     [('e', 'm', 1, 1, 0), ('e', 'm', 2, 0, 0)]
     """
     counted = []

@@ -283,6 +283,16 @@ def test_log_lines_hold_no_values_of_variables(monkeypatch: pytest.MonkeyPatch) 
     assert "hush" not in told
 
 
+def test_log_lines_that_nobody_can_read_any_more_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    configure()
+    try:
+        terminal.close()
+        structlog.get_logger().info("nobody hears this")
+    finally:
+        structlog.reset_defaults()
+
+
 def test_rubbish_in_a_file_is_told_by_line(folder: Path) -> None:
     (folder / "bad.ndjson").write_bytes(b'{"type": "label"}\n\xff\xfe\n' + b"x" * 100)
     done = telltale(folder, "import", "bad.ndjson")
