@@ -136,14 +136,16 @@ def _plausible(lines: Sequence[bytes]) -> list[int] | None:
     joined = b"\n".join(lines)
     breaks = len(lines) - 1
     marks = _marks(joined)
+    is_text = _is_text(joined)
+    in_one_line = joined.count(b"\n") == breaks
     if (
         joined.count(b"}\n{") == breaks
-        and joined.count(b"\n") == breaks
+        and in_one_line
         and joined.startswith(b"{")
         and joined.endswith(b"}")
         and max(map(len, lines)) <= LONGEST_LINE
         and not marks
-        and _is_text(joined)
+        and is_text
     ):
         return None
     return [
@@ -151,10 +153,10 @@ def _plausible(lines: Sequence[bytes]) -> list[int] | None:
         for number, line in enumerate(lines)
         if line.startswith(b"{")
         and line.endswith(b"}")
-        and b"\n" not in line
         and len(line) <= LONGEST_LINE
-        and not any(mark in line for mark in marks)
-        and _is_text(line)
+        and (is_text or line.isascii() or _is_text(line))
+        and (in_one_line or b"\n" not in line)
+        and not (marks and any(mark in line for mark in marks))
     ]
 
 
