@@ -37,7 +37,7 @@ LAUNCHER = Path(__file__).with_name("chaos_launcher.py")
 POINTS = ("after intent", "after rows", "after profiles", "before acknowledgement")
 FOLDING = "inside folding"
 READERS = 3
-SESSION_MS = 4000
+SESSION_MS = 3000
 PAUSE_SECONDS = SESSION_MS / 1000 + 4
 """Put out of the group without knowing, and another one has had the time to take the partitions over."""
 SLOW_SECONDS = 5.0
@@ -62,6 +62,8 @@ class Plan:
     rows: tuple[int, int] = (100, 1500)
     mutant: str = ""
     seconds: float = 300
+    patience_seconds: float = 60
+    """The log is not taken in when nothing more was committed for so long."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Report:
     restarts: int
     events: int
     garbage: int
+    taken_in: bool
     audit: list[dict[str, object]]
     differences: dict[str, Difference]
     exit_codes: set[int]
@@ -108,7 +111,7 @@ class Report:
     @property
     def exact(self) -> bool:
         """Whether everything is there once."""
-        return not self.audit and all(d.nothing for d in self.differences.values())
+        return self.taken_in and not self.audit and all(d.nothing for d in self.differences.values())
 
     def __str__(self) -> str:
         lines = ["| what | |", "| --- | --- |"]
@@ -118,6 +121,7 @@ class Report:
         lines += ["", "| in the store | expected | lost | duplicated |", "| --- | --- | --- | --- |"]
         lines += [f"| {n} | {d.expected:,} | {d.lost} | {d.duplicated} |" for n, d in self.differences.items()]
         lines += ["", f"The auditor finds {len(self.audit)} disagreements. {self.seconds:.0f} s."]
+        lines += [] if self.taken_in else ["The log was not taken in to its end."]
         return "\n".join(lines)
 
 
@@ -149,9 +153,9 @@ class Chaos:
         started = time.monotonic()
         self._prepare()
         try:
-            with self._in_background(self._send), self._in_background(self._fold):
-                self._disturb()
-            self._drain()
+            with self._in_background(self._send), self._in_background(self._fold), self._in_background(self._disturb):
+                self._until_all_has_happened()
+            taken_in = self._drain()
             self._fold_all()
             codes = {room.process.stop(30) for room in self._rooms if room.process}
             audit = self._audit()
@@ -165,7 +169,7 @@ class Chaos:
                     room.process.kill()
         seconds = time.monotonic() - started
         sent, garbage = self._events.sent, self._events.garbage
-        return Report(self._happened, self._restarts, sent, garbage, audit, found, codes, seconds)
+        return Report(self._happened, self._restarts, sent, garbage, taken_in, audit, found, codes, seconds)
 
     # What is to happen
 
@@ -173,9 +177,7 @@ class Chaos:
         """What the processes do to themselves, in the order in which they are given it."""
         plan, chance = self._plan, self._chance
         kills = [Fault(p, chance.randint(1, 3)) for p in POINTS for _ in range(plan.kills_per_point)]
-        pauses = [
-            Fault(POINTS[n % 3], chance.randint(2, 4), signal.SIGSTOP) for n in range(plan.pauses_at_points)
-        ]
+        pauses = [Fault(POINTS[n % 3], chance.randint(2, 4), signal.SIGSTOP) for n in range(plan.pauses_at_points)]
         chance.shuffle(kills)
         ingest = [*kills, *pauses]
         if len(kills) > READERS:
@@ -214,24 +216,29 @@ class Chaos:
         with Service(load(self._config)) as service:
             service.register_reference(MODEL, reference(self._plan.seed), "reference")
 
-    def _disturb(self) -> None:
-        next_at = time.monotonic()
+    def _until_all_has_happened(self) -> None:
         while self._left() or any(room.wake_at for room in self._rooms):
             self._tend()
             self._check_time("the faults")
-            if self._outside and time.monotonic() >= next_at and self._outside[-1]():
-                self._outside.pop()
-                next_at = time.monotonic() + self._chance.uniform(0.5, 2)
             time.sleep(0.05)
 
-    def _drain(self) -> None:
-        """Wait until everybody is well and all is committed, with nothing begun."""
-        while not self._all_committed():
+    def _drain(self) -> bool:
+        """Wait until everybody is well and all is committed, with nothing begun. Whether it comes to that."""
+        seen: object = None
+        since = time.monotonic()
+        while True:
             self._tend()
-            self._check_time("the log being taken in")
+            ends, marks = self._ends_and_marks()
+            if marks == ends:
+                return True
+            if marks != seen:
+                seen, since = marks, time.monotonic()
+            if time.monotonic() - since > self._plan.patience_seconds:
+                return False
             time.sleep(0.5)
 
-    def _all_committed(self) -> bool:
+    def _ends_and_marks(self) -> tuple[list[int], list[int]]:
+        """Where each partition ends, and up to where it is taken in; one less while a batch is begun."""
         from kafka import KafkaConsumer, TopicPartition
 
         places = [TopicPartition(self._topic, n) for n in range(PARTITIONS)]
@@ -239,8 +246,8 @@ class Chaos:
             KafkaConsumer(bootstrap_servers=self._broker.bootstrap, group_id=self._topic, enable_auto_commit=False)
         ) as consumer:
             ends = consumer.end_offsets(places)
-            marks = {place: consumer.committed(place, metadata=True) for place in places}
-        return all(m and m.offset == ends[place] and '"end"' not in m.metadata for place, m in marks.items())
+            marks = [consumer.committed(place, metadata=True) for place in places]
+        return [ends[place] for place in places], [m.offset - ('"end"' in m.metadata) if m else -1 for m in marks]
 
     def _fold_all(self) -> None:
         judge = self._rooms[-1]
@@ -280,6 +287,12 @@ class Chaos:
         return "\n".join(f"--- {name}, {fault}\n{text}" for name, fault, text in shown)
 
     # Beside it
+
+    def _disturb(self) -> None:
+        """Do to them what they do not do to themselves."""
+        while self._outside and not self._calm.wait(self._chance.uniform(0.5, 2)):
+            if self._outside[-1]():
+                self._outside.pop()
 
     @contextlib.contextmanager
     def _in_background(self, work: Callable[[], None]) -> Iterator[None]:
@@ -358,12 +371,6 @@ class Chaos:
                     self._schedule[room.only].append(room.fault)
                 self._start(room)
 
-    def _linger(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self._tend()
-            time.sleep(0.05)
-
     # What is done to them. Each says whether it could be done.
 
     def _victim(self) -> Room | None:
@@ -397,7 +404,7 @@ class Chaos:
 
     def _kill_clickhouse(self) -> bool:
         self._clickhouse.kill()
-        self._linger(self._chance.uniform(0, 2))
+        time.sleep(self._chance.uniform(0, 2))
         self._clickhouse.start()
         self._happened["ClickHouse server killed"] += 1
         return True
@@ -405,14 +412,14 @@ class Chaos:
     def _kill_broker(self) -> bool:
         with self._sending:
             self._broker.node.kill()
-            self._linger(self._chance.uniform(0, 1))
+            time.sleep(self._chance.uniform(0, 1))
             self._broker.node.start()
         self._happened["broker killed"] += 1
         return True
 
     def _slow_clickhouse(self) -> bool:
         self._clickhouse.process.send(signal.SIGSTOP)
-        self._linger(SLOW_SECONDS)
+        time.sleep(SLOW_SECONDS)
         self._clickhouse.process.send(signal.SIGCONT)
         self._happened["ClickHouse server slow"] += 1
         return True
@@ -448,7 +455,8 @@ def main() -> None:
         mutant=given.mutant,
         seconds=given.hours * 3600,
     )
-    print(f"seed {plan.seed}", flush=True)
+    sys.stdout.write(f"seed {plan.seed}\n")
+    sys.stdout.flush()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "kafka").mkdir()
         node = Node(Path(folder) / "kafka")
@@ -457,9 +465,7 @@ def main() -> None:
             report = run_chaos(plan, Broker(f"127.0.0.1:{node.port}", node), Path(folder))
         finally:
             node.kill()
-    print(report)
-    for disagreement in report.audit[:20]:
-        print(disagreement)
+    sys.stdout.write(f"{report}\n" + "".join(f"{disagreement}\n" for disagreement in report.audit[:20]))
     sys.exit(0 if report.exact else 1)
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
-from numpy.typing import NDArray
 
 from detectors.layout import Column, Layout
 from monitor.folding import span
