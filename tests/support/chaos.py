@@ -40,6 +40,8 @@ READERS = 3
 SESSION_MS = 3000
 PAUSE_SECONDS = SESSION_MS / 1000 + 4
 """Put out of the group without knowing, and another one has had the time to take the partitions over."""
+AFTERMATH_SECONDS = 3.0
+"""So long may a process that was stopped do harm before it is made to die for another fault."""
 SLOW_SECONDS = 5.0
 CHUNKS = 40
 TRICKLE = 30
@@ -92,6 +94,7 @@ class Room:
     told: int = 0
     printed: int = 0
     wake_at: float | None = None
+    woken: float = 0.0
 
 
 @dataclass
@@ -365,11 +368,19 @@ class Chaos:
                 room.fault = None
             if room.wake_at is not None and time.monotonic() >= room.wake_at:
                 room.process.send(signal.SIGCONT)
-                room.wake_at = None
+                room.wake_at, room.woken = None, time.monotonic()
             if ended:
                 if room.fault is not None:
                     self._schedule[room.only].append(room.fault)
                 self._start(room)
+            elif self._has_done_its_part(room):
+                room.process.kill()
+                self._happened["killed at any moment"] += 1
+
+    def _has_done_its_part(self, room: Room) -> bool:
+        """Whether it goes on, as it was stopped and not killed, while there are faults to be planted."""
+        goes_on = room.fault is None and room.wake_at is None and time.monotonic() > room.woken + AFTERMATH_SECONDS
+        return goes_on and bool(self._schedule[room.only])
 
     # What is done to them. Each says whether it could be done.
 
@@ -455,6 +466,7 @@ def main() -> None:
         mutant=given.mutant,
         seconds=given.hours * 3600,
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that nothing is left running
     sys.stdout.write(f"seed {plan.seed}\n")
     sys.stdout.flush()
     with tempfile.TemporaryDirectory() as folder:
