@@ -134,6 +134,7 @@ class Chaos:
     def __init__(self, plan: Plan, broker: Broker, clickhouse: ClickHouse, folder: Path) -> None:
         self._plan = plan
         self._broker = broker
+        self._node = broker.node
         self._clickhouse = clickhouse
         self._folder = folder
         self._chance = random.Random(plan.seed)
@@ -422,9 +423,9 @@ class Chaos:
 
     def _kill_broker(self) -> bool:
         with self._sending:
-            self._broker.node.kill()
+            self._node.kill()
             time.sleep(self._chance.uniform(0, 1))
-            self._broker.node.start()
+            self._node.start()
         self._happened["broker killed"] += 1
         return True
 
