@@ -94,7 +94,7 @@ class Room:
     told: int = 0
     printed: int = 0
     wake_at: float | None = None
-    woken: float = 0.0
+    woken: float | None = None
 
 
 @dataclass
@@ -325,13 +325,14 @@ class Chaos:
     def _fold(self) -> None:
         """Ask the judge again and again about hours that are still being written to."""
         judge = self._rooms[-1]
-        while not self._calm.wait(0.5):
+        while not self._calm.wait(1):
             with contextlib.suppress(RemoteError), RemoteService(f"http://127.0.0.1:{judge.port}") as service:
                 service.evaluate(MODEL, self._begin + HOURS * HOUR)
 
     # The processes
 
     def _start(self, room: Room) -> None:
+        room.woken = None
         waiting = self._schedule[room.only]
         room.fault = waiting.pop() if waiting else None
         journal, log = self._folder / f"{room.name}.journal", self._folder / f"{room.name}.log"
@@ -343,7 +344,7 @@ class Chaos:
             "journal": str(journal),
             "session_ms": SESSION_MS,
             "rows": self._chance.randint(*self._plan.rows),
-            "seconds": self._chance.uniform(0.2, 1.5),
+            "seconds": self._chance.uniform(0.5, 2),
             "mutant": self._plan.mutant,
         }
         journal.touch()
@@ -380,8 +381,9 @@ class Chaos:
 
     def _has_done_its_part(self, room: Room) -> bool:
         """Whether it goes on, as it was stopped and not killed, while there are faults to be planted."""
-        goes_on = room.fault is None and room.wake_at is None and time.monotonic() > room.woken + AFTERMATH_SECONDS
-        return goes_on and bool(self._schedule[room.only])
+        if room.woken is None or not self._schedule[room.only]:
+            return False
+        return time.monotonic() > room.woken + AFTERMATH_SECONDS
 
     # What is done to them. Each says whether it could be done.
 
