@@ -105,7 +105,7 @@ def parameters(service: Service) -> dict[str, Any]:
         "most": 1000,
         "reason": "",
         "entity_id": "",
-        "hour": NOON - HOUR,
+        "hours": [int((NOON - n * HOUR).timestamp()) for n in range(4)],
         **span(service.store, "production", "m", NOON - 3 * HOUR, NOON + HOUR).parameters,
         "source": SOURCE,
         **rows.to_dicts()[0],

@@ -1,5 +1,6 @@
--- The profiles of an hour, added up over its batches.
+-- The profiles of the hours of a span, added up over their batches.
 SELECT
+    toDateTime64(toStartOfHour(minute), 3, 'UTC') AS hour,
     version,
     server,
     role,
@@ -16,6 +17,7 @@ SELECT
     tupleElement(filled, 2) AS counts
 FROM profile_batches AS batches FINAL
 WHERE environment = {environment:String} AND model = {model:String}
-    AND minute >= {hour:DateTime64(3, 'UTC')} AND minute < {hour:DateTime64(3, 'UTC')} + INTERVAL 1 HOUR
-GROUP BY version, server, role, segment, weight, layout_id
-ORDER BY version, server, role, segment, weight, layout_id
+    AND minute >= {start:DateTime64(3, 'UTC')} AND minute < {end:DateTime64(3, 'UTC')}
+    AND toUnixTimestamp(toStartOfHour(minute)) IN {hours:Array(UInt64)}
+GROUP BY hour, version, server, role, segment, weight, layout_id
+ORDER BY hour, version, server, role, segment, weight, layout_id
