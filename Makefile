@@ -1,5 +1,5 @@
 # Everything lives in this folder: the environment in .venv/, what the demo writes in .demo/.
-.PHONY: demo test lint bench chaos report-extra clean help
+.PHONY: demo test lint bench chaos chaos-mutants report-extra clean help
 
 PYTHON ?= python3
 RUN := .venv/bin
@@ -27,6 +27,9 @@ bench: .venv/dev.stamp  ## speed and memory, a table on standard output
 
 chaos: .venv/dev.stamp  ## kill everything for some minutes, then count every event; a table on standard output
 	@PYTHONPATH=. $(RUN)/python tests/support/chaos.py $(ARGS)
+
+chaos-mutants: .venv/dev.stamp  ## see that the chaos test fails a product that does not seek, and one without intents
+	@CHAOS_MUTANTS=1 $(RUN)/python -m pytest -q tests/scenarios/test_chaos.py -k does_not_pass
 
 .venv/bin/python:
 	@echo "Making the environment in .venv/"

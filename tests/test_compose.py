@@ -265,6 +265,6 @@ def test_grafana_may_read_what_its_panels_show_and_nothing_else(made: Path, tmp_
     tables = {grant[2] for grant in granted if grant}
     queries = [file.read_text("utf-8") for file in (ROOT / "dashboards/grafana/queries").glob("*.sql")]
     shown = {table for query in queries for table in re.findall(r"\bFROM ([a-z_]+)", query)}
-    assert "profiles" in shown
+    assert "profile_batches" in shown
     assert tables == shown
     assert "GRANT SELECT(source, batch, row, received, reason) ON telltale.dead_letters" in grants

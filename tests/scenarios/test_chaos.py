@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def test_nothing_is_lost_and_nothing_is_counted_twice(broker: Broker, tmp_path: 
     assert all(report.faults[f"killed {point}"] for point in (*POINTS, FOLDING)), report
 
 
+@pytest.mark.skipif("CHAOS_MUTANTS" not in os.environ, reason="takes two minutes; make chaos-mutants runs it")
 @pytest.mark.parametrize(
     ("mutant", "kills_per_point", "random_kills", "stops"), [("no seek", 0, 2, 0), ("no intent", 1, 0, 2)]
 )
