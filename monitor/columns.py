@@ -160,11 +160,9 @@ def number_column(values: Sequence[object]) -> Column:
     >>> column.values.to_list(), column.not_finite.tolist(), column.wrong_kind.tolist()
     ([1.0, 2.5, None, None, None], [3], [4])
     """
-    kinds = set(map(type, values))
-    if kinds <= {float, int, type(None)}:
-        column = Column.of(pl.Series(values, dtype=pl.Float64, strict=False))
-        if column.values.null_count() == len(column.not_finite) + values.count(None):
-            return column  # else some whole number was too large for a float
+    plain = _plain_numbers(values)
+    if plain is not None:
+        return plain
     numbers: list[float | None] = []
     not_finite, wrong_kind = [], []
     for row, value in enumerate(values):
@@ -179,6 +177,21 @@ def number_column(values: Sequence[object]) -> Column:
             wrong_kind.append(row)
         numbers.append(kept)
     return Column(pl.Series(numbers, dtype=pl.Float64), np.array(not_finite, np.int64), np.array(wrong_kind, np.int64))
+
+
+def _plain_numbers(values: Sequence[object]) -> Column | None:
+    """The column where all values are finite numbers or null."""
+    kinds = set(map(type, values))
+    if not kinds <= {float, int, type(None)}:
+        return None
+    try:
+        numbers = np.array(values, np.float64)
+    except OverflowError:  # some whole number is too large
+        return None
+    nulls = values.count(None) if type(None) in kinds else 0
+    if np.isfinite(numbers).sum() != len(numbers) - nulls:
+        return None
+    return Column(pl.Series(values, dtype=pl.Float64, strict=False) if nulls else pl.Series(numbers), NONE, NONE)
 
 
 def level_column(values: Sequence[object]) -> Column:
@@ -287,7 +300,7 @@ def _by_feature(rows: Sequence[Fields], names: Sequence[str]) -> Sequence[Sequen
 def _answers(values: Sequence[object], spec: ModelSpec) -> tuple[NDArray[np.float64], pl.Series, dict[str, Column]]:
     if spec.task == "regression":
         answers = number_column([v.get("score") if type(v) is dict else v for v in values])
-        score = answers.values.fill_null(np.nan).to_numpy()
+        score = answers.values.to_numpy()  # missing numbers become NaN
         return score, pl.Series([None] * len(values), dtype=pl.String), {PREDICTION: answers}
     if set(map(type, values)) <= {str}:
         labels = Column(pl.Series(values, dtype=pl.String), NONE, NONE)
@@ -296,8 +309,7 @@ def _answers(values: Sequence[object], spec: ModelSpec) -> tuple[NDArray[np.floa
         pairs = [_score_and_label(v, spec) for v in values]
         labels = level_column([p[1] for p in pairs])
         scores = number_column([p[0] for p in pairs])
-    score = scores.values.fill_null(np.nan).to_numpy()
-    return score, labels.values, {PREDICTION: labels, SCORE: scores}
+    return scores.values.to_numpy(), labels.values, {PREDICTION: labels, SCORE: scores}
 
 
 def _score_and_label(value: Any, spec: ModelSpec) -> tuple[object, object]:

@@ -7,13 +7,11 @@ written to its batches since: each write leaves a mark behind its rows, and an h
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from monitor.store import Parameter, Store
 
@@ -78,35 +76,24 @@ def mark(store: Store, profiles: pl.DataFrame) -> None:
     store.insert("profile_marks", hours.with_columns(marks=pl.lit(1, pl.UInt64)))
 
 
-def count_hours(
-    events: Iterable[tuple[str, str, NDArray[np.float64]]], predictions: pl.DataFrame, features: pl.DataFrame
-) -> pl.DataFrame:
+def count_hours(profiles: pl.DataFrame, predictions: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:
     """What a batch has of each hour of each model: events, and the rows of both kinds that are kept of them.
 
-    events
-        Environment, model, and the epoch seconds of its events.
-
-    >>> rows = pl.DataFrame({"environment": ["e"], "model": ["m"], "timestamp": [EPOCH + HOUR]})
-    >>> at = np.array([10.0, 3700.0, 20.0])
-    >>> count_hours([("e", "m", at)], rows, rows.clear()).drop("hour").sort("events").rows()
-    [('e', 'm', 1, 1, 0), ('e', 'm', 2, 0, 0)]
+    >>> place = {"environment": ["e"] * 3, "model": ["m"] * 3}
+    >>> times = pl.Series([EPOCH + HOUR, EPOCH, EPOCH]).cast(pl.Datetime("ms", "UTC"))
+    >>> profiles = pl.DataFrame(place).with_columns(minute=times, segment=pl.Series(["", "", "a=b"]), n=2)
+    >>> rows = pl.DataFrame(place).with_columns(timestamp=times)[:1]
+    >>> count_hours(profiles, rows, rows.clear()).sort("hour").drop("hour").rows()
+    [('e', 'm', 2, 0, 0), ('e', 'm', 2, 1, 0)]
     """
-    counted = []
-    for environment, model, at in events:
-        hours, counts = np.unique(at // 3600, return_counts=True)
-        counted.append((environment, model, pl.Series((hours * 3_600_000).astype(np.int64)), counts))
-    every = pl.concat(
-        pl.DataFrame({"hour": hours.cast(pl.Datetime("ms", "UTC")), "events": counts.astype(np.uint64)}).select(
-            pl.lit(environment).alias("environment"), pl.lit(model).alias("model"), pl.all()
-        )
-        for environment, model, hours, counts in counted
-    )
-    place = ["environment", "model", "hour"]
+    place = ["environment", "model"]
+    whole = profiles.lazy().filter(pl.col("segment") == "")
+    every = whole.group_by(*place, hour=pl.col("minute").dt.truncate("1h")).agg(events=pl.col("n").sum())
     for name, rows in (("prediction_rows", predictions), ("feature_rows", features)):
-        hour = pl.col("timestamp").dt.truncate("1h").cast(pl.Datetime("ms", "UTC")).alias("hour")
-        kept = rows.group_by("environment", "model", hour).agg(pl.len().cast(pl.UInt64).alias(name))
-        every = every.join(kept, on=place, how="left")
-    return every.with_columns(pl.col("prediction_rows", "feature_rows").fill_null(0))
+        hour = pl.col("timestamp").dt.truncate("1h")
+        kept = rows.lazy().group_by(*place, hour=hour).agg(pl.len().cast(pl.UInt64).alias(name))
+        every = every.join(kept, on=[*place, "hour"], how="left")
+    return every.with_columns(pl.col("prediction_rows", "feature_rows").fill_null(0)).collect()
 
 
 def _hours(store: Store, environment: str, model: str, start: datetime, end: datetime) -> pl.DataFrame:

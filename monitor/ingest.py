@@ -21,12 +21,11 @@ from monitor.dead_letter_watch import DeadLetterWatch, TooManyDeadLettersError
 from monitor.decode import Decoded, Fields, Reject, decode
 from monitor.fast import LEAST_LINES, models_of, read_clean
 from monitor.folding import count_hours, mark
-from monitor.profile import profile_rows, write_profiles
+from monitor.profile import Part, profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
-from monitor.rows import Part, feature_rows, floats, moments, slim_rows, texts
+from monitor.rows import feature_rows, floats, moments, slim_rows, texts
 from monitor.store import Store, StoreError
-from monitor.store.gathered import Gathered
 from monitor.store.literals import literal
 
 BATCH_TABLES = (
@@ -213,8 +212,8 @@ class Ingest:
     def _rehearse(self, decoded: Decoded) -> None:
         for (environment, name), events in decoded.predictions.items():
             model = self._registry.find(environment, name)
-            spec = model.spec if model else self._config.models.get(name) or ModelSpec()
-            profile_rows(prediction_columns(events, spec), spec, model.layout if model else None)
+            model = model or Model(environment, name, self._config.models.get(name) or ModelSpec())
+            profile_rows([(model, prediction_columns(events, model.spec))])
         self._redact_labels(decoded)
         label_rows(decoded.labels)
         release_rows(decoded.releases)
@@ -245,14 +244,11 @@ class Ingest:
         features, predictions = feature_rows(parts), slim_rows(parts)
         self._write("features", features, origin)
         self._write("predictions", predictions, origin)
-        gathered = Gathered(self._store)
         place = (pl.lit(origin.source).alias("source"), pl.lit(origin.batch).alias("batch"))
-        for model, columns in parts:
-            profiles = profile_rows(columns, model.spec, model.layout)
-            write_profiles(gathered, model, profiles.select(pl.exclude("origin"), *place))
-        events = [(model.environment, model.name, columns.at) for model, columns in parts]
-        gathered.insert("batch_hours", count_hours(events, predictions, features).with_columns(*place))
-        gathered.write()
+        profiles = profile_rows(parts)
+        write_profiles(self._store, profiles.select(pl.exclude("origin"), *place))
+        hours = count_hours(profiles, predictions, features)
+        self._store.insert("batch_hours", hours.with_columns(*place))
 
     def _write_labels(self, decoded: Decoded, origin: Origin) -> None:
         self._redact_labels(decoded)

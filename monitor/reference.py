@@ -182,9 +182,9 @@ class References:
         if not rows.is_empty():
             origins = rows.select("source", "batch").unique(maintain_order=True).with_row_index("origin")
             rows = rows.join(origins, on=["source", "batch"], maintain_order="left")
-            profiles = profile_rows(self._columns(model, rows), model.spec, layout)
+            profiles = profile_rows([(replace(model, layout=layout), self._columns(model, rows))])
             placed = profiles.join(origins.cast({"origin": pl.Int64}), on="origin").drop("origin")
-            write_profiles(self._store, replace(model, layout=layout), placed)
+            write_profiles(self._store, placed)
         return self._registry.save_layout(model, layout, now)
 
     def complete(self, model: Model, start: datetime, end: datetime) -> None:
@@ -205,9 +205,9 @@ class References:
         rows = self._store.query("batch_rows", **asked, start=start, end=end)
         if rows.height < events:
             return False
-        profiles = profile_rows(self._columns(model, rows), model.spec, model.layout).drop("origin")
+        profiles = profile_rows([(model, self._columns(model, rows))]).drop("origin")
         placed = profiles.with_columns(source=pl.lit(source), batch=pl.lit(batch))
-        write_profiles(self._store, model, placed)
+        write_profiles(self._store, placed)
         return True
 
     def _stored(self, model: Model, most: int) -> pl.DataFrame:

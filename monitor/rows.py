@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from monitor.columns import PredictionColumns, lists
+from monitor.profile import Part
 from monitor.registry import Model
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 HASH_FACTOR = 2654435761
 HASH_RANGE = 2**32
-Part = tuple[Model, PredictionColumns]
-"""Predictions of one model."""
 
 
 def kept(ids: Sequence[str], fraction: float) -> NDArray[np.bool_]:

@@ -42,11 +42,18 @@ class Shipper:
     def send(self, events: Sequence[Row]) -> None:
         """Ship events and wait until they are durable. Raises where any was refused: the demo's events are right."""
         body = b"\n".join(map(orjson.dumps, events))
+        try:
+            status, answer = self._post(body)
+        except ConnectionError:  # it was idle for so long that the server ended it; nothing is taken in twice
+            self._connection.close()
+            status, answer = self._post(body)
+        if status != 200 or orjson.loads(answer)["rejected"]:
+            raise RuntimeError(f"events refused: {status} {answer[:200]!r}")
+
+    def _post(self, body: bytes) -> tuple[int, bytes]:
         self._connection.request("POST", "/v1/events", body, {"Content-Type": "application/x-ndjson"})
         response = self._connection.getresponse()
-        answer = response.read()
-        if response.status != 200 or orjson.loads(answer)["rejected"]:
-            raise RuntimeError(f"events refused: {response.status} {answer[:200]!r}")
+        return response.status, response.read()
 
     def close(self) -> None:
         """Close the connection."""

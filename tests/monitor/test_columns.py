@@ -13,6 +13,7 @@ from detectors.layout import FeatureCells, Kind, Layout
 from monitor.columns import prediction_columns
 from monitor.config import ModelSpec
 from monitor.profile import profile_rows
+from monitor.registry import Model
 
 SPEC = ModelSpec.model_validate(
     {"features": {"x": "numeric", "c": "categorical"}, "segments": {"plan": ["vip", "free"]}}
@@ -24,6 +25,7 @@ LAYOUT = Layout(
         FeatureCells("@latency", Kind.LATENCY),
     )
 )
+MODEL = Model("production", "m", SPEC, LAYOUT)
 
 
 def event(x: object = 1, c: object = "a", **more: object) -> dict[str, object]:
@@ -136,8 +138,8 @@ def test_profile_of_a_concatenation_is_the_sum_of_the_profiles() -> None:
         assert isinstance(e["features"], dict)
         x = e["features"]["x"]
         e["features"]["x"] = None if x is None else int(x)
-    whole = totals(profile_rows(prediction_columns(events, SPEC), SPEC, LAYOUT))
-    halves = [profile_rows(prediction_columns(part, SPEC), SPEC, LAYOUT) for part in (events[:200], events[200:])]
+    whole = totals(profile_rows([(MODEL, prediction_columns(events, SPEC))]))
+    halves = [profile_rows([(MODEL, prediction_columns(part, SPEC))]) for part in (events[:200], events[200:])]
     assert totals(pl.concat(halves)) == whole
     assert {key[3] for key in whole} == {"", "plan=vip", "plan=other"}
 
@@ -154,7 +156,7 @@ def totals(profiles: pl.DataFrame) -> dict[tuple[object, ...], int]:
 def test_every_event_lands_in_exactly_one_cell_of_each_feature() -> None:
     odd: list[object] = ["a", "new", None, []]
     events = [event(x=v, c=c) for v in (1, 9, None, "q", math.inf) for c in odd]
-    profiles = profile_rows(prediction_columns(events, SPEC), SPEC, LAYOUT)
+    profiles = profile_rows([(MODEL, prediction_columns(events, SPEC))])
     assert profiles["n"].sum() == 20
     for span in LAYOUT.spans.values():
         inside = [

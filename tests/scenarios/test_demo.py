@@ -5,16 +5,19 @@ The suite plays a few seeds; ``python -m benchmarks.seeds`` plays twenty and cou
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor.demo.checking import EVENTS_IN_ORDER, mistakes
+from monitor.demo.pods import Shipper
 from monitor.demo.world import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -70,3 +73,38 @@ def test_lines_say_what_applies(told: tuple[int, list[dict[str, Any]]]) -> None:
     assert first["rollback_requested"]["action_id"] == first["rollback_effective"]["action_id"]
     assert first["rollback_requested"]["baseline_version"] == "1"
     assert first["accuracy_drop_found"]["value"] > 0.01
+
+
+class EndsIdleConnections(http.server.BaseHTTPRequestHandler):
+    """Closes a connection after each answer without saying so, as a server does to one that is idle for long."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = b'{"accepted": 1, "rejected": []}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+        self.server.answered += 1  # type: ignore[attr-defined]  # set below
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        """Stay quiet."""
+
+
+def test_a_connection_that_the_server_ended_does_not_end_the_demo() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), EndsIdleConnections) as server:
+        server.answered = 0  # type: ignore[attr-defined]  # counted by the handler
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        shipper = Shipper(f"http://127.0.0.1:{server.server_address[1]}")
+        try:
+            for _ in range(3):
+                shipper.send([{"type": "prediction"}])
+        finally:
+            shipper.close()
+            server.shutdown()
+            thread.join()
+        assert server.answered == 3  # type: ignore[attr-defined]
