@@ -6,7 +6,7 @@ Everything written is keyed by where it came from (source, batch, row), so takin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +39,8 @@ BATCH_TABLES = (
     "health",
     "dead_letters",
 )
+UNEXPECTED = (Exception, pl.exceptions.PanicException)
+"""What a fault of ours raises. A panic of Polars is no Exception, and would end the reader of a topic."""
 log = structlog.get_logger()
 
 
@@ -84,7 +86,7 @@ class _Read:
     """A batch that was read: what went line by line, and what was proven clean, by place of its model."""
 
     decoded: Decoded
-    clean: Mapping[tuple[str, str], tuple[Model, PredictionColumns]]
+    clean: Mapping[tuple[str, str], PredictionColumns]
 
 
 class Ingest:
@@ -123,7 +125,7 @@ class Ingest:
             return self._take(read, origin)
         except (StoreError, LedgerError, ConfigError, TooManyDeadLettersError):
             raise
-        except Exception:
+        except UNEXPECTED:
             failing = self._failing(lines, origin, allowed)
             # A fault of ours that one line brings to light must not hold up all that come after it.
             log.exception("lines that cannot be processed become dead letters", rows=[r.row for r in failing])
@@ -134,7 +136,7 @@ class Ingest:
 
     def _read(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> _Read:
         """Clean lines of models that have a layout as columns, all others one by one."""
-        clean: dict[tuple[str, str], tuple[Model, PredictionColumns]] = {}
+        clean: dict[tuple[str, str], PredictionColumns] = {}
         rest = list(lines)
         arrived = np.broadcast_to(np.array(origin.arrivals or origin.arrived.timestamp()), len(lines))
         for place, numbers in models_of(lines).items():
@@ -144,11 +146,11 @@ class Ingest:
             rows = np.array(numbers)
             try:
                 columns = read_clean([lines[n] for n in numbers], rows, arrived[rows], place, model.spec)
-            except pl.exceptions.PanicException:  # no Exception, so that it would end the reader of the topic
+            except UNEXPECTED:
                 log.exception("lines go one by one, as the columnar reader failed", model=model.name)
                 columns = None
             if columns is not None:
-                clean[place] = (model, columns)
+                clean[place] = columns
                 for row in columns.row.tolist():
                     rest[row] = b""
         return _Read(self._decoded(rest, origin, allowed), clean)
@@ -169,19 +171,22 @@ class Ingest:
     def _take(self, read: _Read, origin: Origin) -> Receipt:
         decoded = read.decoded
         self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
-        for environment, name in decoded.predictions.keys() - read.clean.keys():
-            self._take_predictions(environment, name, decoded.predictions[environment, name], origin)
-        whole = []
-        for place, (model, columns) in read.clean.items():
+        placed = []
+        for place in {**decoded.predictions, **read.clean}:
             events = decoded.predictions.get(place, [])
-            parts = [columns, prediction_columns(events, model.spec)] if events else [columns]
-            self._registry.learn(*place, events, origin.first_arrived)
-            whole.append((model, together(parts)))
-        self._write_predictions(whole, origin)
+            model = self._registry.learn(*place, events, origin.first_arrived)
+            if model.layout is None:
+                self._take_first_predictions(*place, events, origin)
+                continue
+            parts = [read.clean[place]] if place in read.clean else []
+            if events:
+                parts.append(prediction_columns(events, model.spec))
+            placed.append((model, together(parts)))
+        self._write_predictions(placed, origin)
         self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
-        accepted = decoded.accepted + sum(len(columns) for _, columns in read.clean.values())
+        accepted = decoded.accepted + sum(map(len, read.clean.values()))
         others = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
         self._count(origin, len(decoded.rejects), accepted - others, others)  # when all else is there
         return Receipt(accepted, decoded.rejects)
@@ -202,11 +207,19 @@ class Ingest:
     def _failing(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> list[Reject]:
         """The lines that cannot be processed even alone. Nothing is written."""
         failing = []
-        for row, line in enumerate(lines):
+        parts = [(0, len(lines))]
+        while parts:
+            start, end = parts.pop()
             try:
-                self._rehearse(self._decoded([line], origin, allowed))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the line is kept with it
-                failing.append(Reject(row, "internal_error", f"{type(error).__name__}: {str(error)[:200]}", line))
+                some = replace(origin, arrivals=origin.arrivals and origin.arrivals[start:end])
+                self._rehearse(self._decoded(lines[start:end], some, allowed))
+            except UNEXPECTED as error:  # whatever it is, the line is kept with it
+                if end - start > 1:
+                    middle = (start + end) // 2
+                    parts += [(middle, end), (start, middle)]
+                    continue
+                detail = f"{type(error).__name__}: {str(error)[:200]}"
+                failing.append(Reject(start, "internal_error", detail, lines[start]))
         return failing
 
     def _rehearse(self, decoded: Decoded) -> None:
@@ -227,12 +240,9 @@ class Ingest:
             self._store.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 - quoted, and tables are ours
         mark(self._store, profiles)
 
-    def _take_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
-        model = self._registry.learn(environment, name, events, origin.first_arrived)
-        if model.layout is not None:
-            self._write_predictions([(model, prediction_columns(events, model.spec))], origin)
-            return
-        with self._references.learning:  # the layout is made from rows; none may slip in behind it without its cells
+    def _take_first_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
+        """Of a model whose layout will be made from rows: none may slip in behind it without its cells."""
+        with self._references.learning:
             model = self._registry.learn(environment, name, events, origin.first_arrived)
             self._write_predictions([(model, prediction_columns(events, model.spec))], origin)
             if model.layout is None:
