@@ -5,7 +5,7 @@ Everything written is keyed by where it came from (source, batch, row), so takin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import structlog
+from numpy.typing import NDArray
 
 from alerts.ledger import LedgerError
 from monitor.columns import PredictionColumns, prediction_columns, redact, together
@@ -28,6 +29,7 @@ from monitor.rows import Part, feature_rows, floats, moments, slim_rows, texts
 from monitor.store import Store, StoreError
 from monitor.store.gathered import Gathered
 from monitor.store.literals import literal
+from monitor.tables import TableLines, all_written, apart, read_tables
 
 BATCH_TABLES = (
     "batches",
@@ -85,7 +87,7 @@ class _Read:
     """A batch that was read: what went line by line, and what was proven clean, by place of its model."""
 
     decoded: Decoded
-    clean: Mapping[tuple[str, str], tuple[Model, PredictionColumns]]
+    clean: Mapping[tuple[str, str], tuple[Model, list[PredictionColumns]]]
 
 
 class Ingest:
@@ -125,34 +127,68 @@ class Ingest:
         except (StoreError, LedgerError, ConfigError, TooManyDeadLettersError):
             raise
         except Exception:
+            lines, broken = all_written(lines)
             failing = self._failing(lines, origin, allowed)
             # A fault of ours that one line brings to light must not hold up all that come after it.
             log.exception("lines that cannot be processed become dead letters", rows=[r.row for r in failing])
             rows = {reject.row for reject in failing}
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
-            decoded.rejects.extend((*failing, *refused))
+            decoded.rejects.extend((*failing, *refused, *broken))
             return self._take(_Read(decoded, {}), origin)
 
     def _read(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> _Read:
-        """Clean lines of models that have a layout as columns, all others one by one."""
-        clean: dict[tuple[str, str], tuple[Model, PredictionColumns]] = {}
-        rest = list(lines)
+        """Clean lines and rows of models that have a layout as columns, all others one by one."""
+        clean: dict[tuple[str, str], tuple[Model, list[PredictionColumns]]] = {}
+        rest, tables = apart(lines)
         arrived = np.broadcast_to(np.array(origin.arrivals or origin.arrived.timestamp()), len(lines))
-        for place, numbers in models_of(lines).items():
-            model = self._registry.find(*place)
-            if len(numbers) < LEAST_LINES or model is None or model.layout is None or not self._is_open(model, allowed):
+        for place, numbers in models_of(rest).items():
+            model = self._columnar(place, len(numbers), allowed)
+            if model is None:
                 continue
             rows = np.array(numbers)
-            try:
-                columns = read_clean([lines[n] for n in numbers], rows, arrived[rows], place, model.spec)
-            except pl.exceptions.PanicException:  # no Exception, so that it would end the reader of the topic
-                log.exception("lines go one by one, as the columnar reader failed", model=model.name)
-                columns = None
+            some = [rest[n] for n in numbers]
+            columns = _guarded(read_clean, some, rows, arrived[rows], place, model.spec)
             if columns is not None:
-                clean[place] = (model, columns)
+                clean.setdefault(place, (model, []))[1].append(columns)
                 for row in columns.row.tolist():
                     rest[row] = b""
-        return _Read(self._decoded(rest, origin, allowed), clean)
+        broken = self._read_tables(tables, rest, arrived, allowed, clean) if tables else []
+        decoded = self._decoded(rest, origin, allowed)
+        decoded.rejects.extend(broken)
+        return _Read(decoded, clean)
+
+    def _read_tables(
+        self,
+        tables: Sequence[tuple[int, TableLines]],
+        rest: list[bytes],
+        arrived: NDArray[np.float64],
+        allowed: frozenset[str],
+        clean: dict[tuple[str, str], tuple[Model, list[PredictionColumns]]],
+    ) -> list[Reject]:
+        """Adds the clean rows of tables to ``clean``, and the lines of the others to ``rest``."""
+        read, broken = read_tables(tables)
+        for events, numbers in read:
+            left = np.ones(events.size, bool)
+            for place, at in events.places():
+                model = self._columnar(place, len(at), allowed)
+                if model is None:
+                    continue
+                rows = numbers[at]
+                columns = _guarded(events.some(at).predictions, rows, arrived[rows], place, model.spec)
+                if columns is not None:
+                    clean.setdefault(place, (model, []))[1].append(columns)
+                    left[np.searchsorted(numbers, columns.row)] = False
+            others = np.flatnonzero(left)
+            for row, line in zip(numbers[others].tolist(), events.lines(others), strict=True):
+                rest[row] = line
+        return broken
+
+    def _columnar(self, place: tuple[str, str], lines: int, allowed: frozenset[str]) -> Model | None:
+        """The model, if so many lines of it may become columns at once."""
+        model = self._registry.find(*place)
+        if lines < LEAST_LINES or model is None or model.layout is None or not self._is_open(model, allowed):
+            return None
+        return model
 
     def _is_open(self, model: Model, allowed: frozenset[str]) -> bool:
         """Whether the sender may write to the model at all."""
@@ -173,18 +209,18 @@ class Ingest:
         for environment, name in decoded.predictions.keys() - read.clean.keys():
             self._take_predictions(environment, name, decoded.predictions[environment, name], origin)
         whole = []
-        for place, (model, columns) in read.clean.items():
+        for place, (model, parts) in read.clean.items():
             events = decoded.predictions.get(place, [])
-            parts = [columns, prediction_columns(events, model.spec)] if events else [columns]
+            others = [prediction_columns(events, model.spec)] if events else []
             self._registry.learn(*place, events, origin.first_arrived)
-            whole.append((model, together(parts)))
+            whole.append((model, together([*parts, *others])))
         self._write_predictions(whole, origin)
         self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
-        accepted = decoded.accepted + sum(len(columns) for _, columns in read.clean.values())
-        others = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
-        self._count(origin, len(decoded.rejects), accepted - others, others)  # when all else is there
+        accepted = decoded.accepted + sum(len(columns) for _, parts in read.clean.values() for columns in parts)
+        unprofiled = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
+        self._count(origin, len(decoded.rejects), accepted - unprofiled, unprofiled)  # when all else is there
         return Receipt(accepted, decoded.rejects)
 
     def _count(self, origin: Origin, rejected: int, predictions: int, others: int) -> None:
@@ -273,6 +309,15 @@ class Ingest:
         if table != "features":
             placed = placed.with_columns(received=pl.lit(origin.arrived).cast(pl.Datetime("ms", "UTC")))
         self._store.insert(table, placed)
+
+
+def _guarded(read: Callable[..., PredictionColumns | None], *given: Any) -> PredictionColumns | None:
+    """What a columnar reader gives; None where it fails, as all can be read line by line."""
+    try:
+        return read(*given)
+    except pl.exceptions.PanicException:  # no Exception, so that it would end the reader of the topic
+        log.exception("events go one by one, as the columnar reader failed")
+        return None
 
 
 def dead_letter_rows(rejects: Sequence[Reject]) -> pl.DataFrame:
