@@ -534,7 +534,7 @@ def _column(values: pl.Series) -> Column:
 def _number_texts(values: pl.Series) -> pl.Series:
     distinct = values.drop_nulls().unique()
     texts = pl.Series([label_text(v) for v in distinct.to_list()], dtype=pl.String)
-    return values.replace_strict(distinct, texts, return_dtype=pl.String)
+    return values.replace_strict(distinct, texts, return_dtype=pl.String).cast(pl.String)  # floats, if all are null
 
 
 _plans: dict[tuple[tuple[str, str], bytes], Plan] = {}

@@ -133,7 +133,7 @@ class TableEvents:
                 inner = [field.type.field(i) for i in range(field.type.num_fields)]
                 used |= {(field.name, f.name) for f in inner}
                 values = [self._as_planned((field.name, f.name), f.type, odd) for f in inner]
-                made.append(pa.StructArray.from_arrays(values, fields=inner))
+                made.append(pa.StructArray.from_arrays(values, names=[f.name for f in inner]))
             else:
                 used.add((field.name,))
                 made.append(self._as_planned((field.name,), field.type, odd))
@@ -222,17 +222,18 @@ class _Reader:
     def _plain(self, path: Path, column: pa.Array) -> pa.Array:
         kind = column.type
         if pa.types.is_dictionary(kind):
-            if _is_text(kind.value_type):
-                used = column.indices.drop_null().to_numpy()
-                self._count(int(_text_lengths(column.dictionary)[used].sum()))
-            return self._plain(path, column.dictionary.take(column.indices))
+            values = self._plain(path, column.dictionary)
+            if _is_text(values.type):
+                self._count(int(_text_lengths(values)[column.indices.drop_null().to_numpy()].sum()))
+            return values.take(column.indices)
         if pa.types.is_float16(kind) or pa.types.is_float32(kind):
             return column.cast(pa.float64())
         if pa.types.is_date(kind):
             return column.cast(pa.date32()).cast(pa.string())
         if pa.types.is_string_view(kind):
-            self._count(int(_text_lengths(column).sum()))
-        elif _is_list(kind):
+            self._count(_view_bytes(column))
+            return column.cast(pa.large_string())
+        if _is_list(kind):
             if not _is_element(kind.value_type):
                 raise BadTableError(_no_meaning(path, kind))
             self._count(CELL_BYTES * len(column.flatten()))
@@ -283,7 +284,7 @@ def _kind(kind: pa.DataType, whole: str = "text") -> str | None:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_whole(kind: pa.DataType) -> bool:
@@ -334,12 +335,15 @@ def _seconds(column: pa.Array) -> pa.Array | None:
 
 def _text_lengths(column: pa.Array) -> NDArray[np.int64]:
     """How many bytes each text has; 0 where there is none."""
-    if pa.types.is_string_view(column.type):  # a view begins with its length
-        views = np.frombuffer(column.buffers()[1] or b"", np.int32).astype(np.int64)
-        known = column.is_valid().to_numpy(zero_copy_only=False)
-        return np.where(known, views[4 * column.offset : 4 * (column.offset + len(column)) : 4], 0)
     lengths: NDArray[np.int64] = pc.binary_length(column).fill_null(0).to_numpy().astype(np.int64)
     return lengths
+
+
+def _view_bytes(column: pa.Array) -> int:
+    """How many bytes all texts have, of which many may be the same bytes. A view begins with its length."""
+    views = np.frombuffer(column.buffers()[1] or b"", np.int32).astype(np.int64)
+    lengths = views[4 * column.offset : 4 * (column.offset + len(column)) : 4]
+    return int(lengths[column.is_valid().to_numpy(zero_copy_only=False)].sum())
 
 
 def _values(column: pa.Array) -> Sequence[Any]:

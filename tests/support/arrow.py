@@ -20,4 +20,5 @@ def stream(table: pa.Table, rows: int | None = None, compression: str | None = N
 
 def table_of(events: Sequence[dict[str, Any]]) -> pa.Table:
     """Events as a table, with the types that their values have."""
-    return pa.Table.from_pylist(list(events))
+    names = dict.fromkeys(name for event in events for name in event)
+    return pa.table({name: [event.get(name) for event in events] for name in names})
