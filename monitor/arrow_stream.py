@@ -84,12 +84,16 @@ def _head(raw: bytes) -> Head:
 
 
 def _width(first: ipc.Message | None) -> int:
-    """Bytes that a row of the table needs at least as a line."""
     if first is None or first.type != "schema":  # pyarrow crashes when it reads another one as a schema
         raise BadTableError("it does not begin with a schema")
     if first.metadata.size > LARGEST_SCHEMA:
         raise LargeTableError(f"its schema has {first.metadata.size} bytes; at most {LARGEST_SCHEMA} are allowed")
-    names = [name for field in ipc.read_schema(first) for name in _names(field, DEEPEST)]
+    return row_width(ipc.read_schema(first))
+
+
+def row_width(schema: pa.Schema) -> int:
+    """Bytes that a row of such a table needs at least as a line. Raises BadTableError."""
+    names = [name for field in schema for name in _names(field, DEEPEST)]
     if len(names) > MOST_COLUMNS:
         raise LargeTableError(f"it has {len(names)} columns; at most {MOST_COLUMNS} are allowed")
     return sum(len(name) + CELL_BYTES for name in names)

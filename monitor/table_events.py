@@ -198,9 +198,8 @@ class _Reader:
 
     def columns(self, table: pa.Table) -> dict[Path, pa.Array]:
         for name, column in zip(table.schema.names, table.columns, strict=True):
-            path = _path(name)
-            if path[0] in FIELDS:
-                self._add(path, column.combine_chunks())
+            if is_field(name):
+                self._add(_path(name), column.combine_chunks())
         for path in self._columns:
             if any(path[:n] in self._columns for n in range(1, len(path))):
                 raise BadTableError(f"it has {path[0]!r} both as a value and as an object")
@@ -246,6 +245,11 @@ class _Reader:
         self._held += size
         if self._held > LARGEST_TABLE:
             raise LargeTableError(f"it has more than {LARGEST_TABLE} bytes as lines; send smaller tables")
+
+
+def is_field(name: str) -> bool:
+    """Whether a column is a field of an event, or of an object in one."""
+    return _path(name)[0] in FIELDS
 
 
 def _path(name: str) -> Path:
