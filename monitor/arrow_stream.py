@@ -22,7 +22,8 @@ LARGEST_TABLE = 64 * 1024 * 1024
 MOST_COLUMNS = 10_000
 LARGEST_SCHEMA = 4 * 1024 * 1024
 DEEPEST = 4
-CELL_BYTES = 8
+ROW_BYTES, CELL_BYTES = 64, 8
+"""So much at least has an event as a line, and a value in it beside its name."""
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 NOT_COMPRESSED = -1
 FILE = b"ARROW1"
@@ -73,7 +74,7 @@ def _head(raw: bytes) -> Head:
         if message.type == "record batch":
             rows += length
             size += length * width
-        if size > LARGEST_TABLE or rows > LARGEST_TABLE:
+        if size > LARGEST_TABLE:
             raise LargeTableError(f"it has more than {LARGEST_TABLE} bytes as lines; send smaller tables")
     end = reader.tell()
     if not raw.endswith(END_OF_STREAM, 0, end):
@@ -96,7 +97,7 @@ def row_width(schema: pa.Schema) -> int:
     names = [name for field in schema for name in _names(field, DEEPEST)]
     if len(names) > MOST_COLUMNS:
         raise LargeTableError(f"it has {len(names)} columns; at most {MOST_COLUMNS} are allowed")
-    return sum(len(name) + CELL_BYTES for name in names)
+    return ROW_BYTES + sum(len(name) + CELL_BYTES for name in names)
 
 
 def _names(field: pa.Field, depth: int) -> Iterator[str]:

@@ -122,7 +122,8 @@ class Ingest:
             read = self._read(lines, origin, allowed)
             read.decoded.rejects.extend(refused)
             if origin.last is not None:
-                self.watch.check(origin.source, origin.batch, [r.row for r in read.decoded.rejects], len(lines))
+                told = sorted(row for r in read.decoded.rejects for row in range(r.row, r.row + r.rows))
+                self.watch.check(origin.source, origin.batch, told, len(lines))
             return self._take(read, origin)
         except (StoreError, LedgerError, ConfigError, TooManyDeadLettersError):
             raise

@@ -247,7 +247,7 @@ class Service:
             for each in found:
                 log.error("the auditor found a disagreement", **each)
 
-    def _read_log(self, source: str, first: int, last: int) -> tuple[list[bytes], list[float]]:
+    def _read_log(self, source: str, first: int, last: int) -> tuple[Sequence[bytes], list[float]]:
         from monitor.sources.kafka import read_range
 
         spec = self.config.sources.kafka

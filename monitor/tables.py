@@ -166,4 +166,4 @@ def all_written(lines: Sequence[bytes]) -> tuple[list[bytes], list[Reject]]:
 
 def _refused(first: int, table: TableLines, error: Exception) -> Reject:
     """A table that cannot be read: one dead letter, at its first row."""
-    return Reject(first, BAD_TABLE, str(error), table.raw)
+    return Reject(first, BAD_TABLE, str(error), table.raw, len(table))
