@@ -142,7 +142,8 @@ class Ingest:
         clean: dict[tuple[str, str], tuple[Model, list[PredictionColumns]]] = {}
         rest, tables = apart(lines)
         arrived = np.broadcast_to(np.array(origin.arrivals or origin.arrived.timestamp()), len(lines))
-        for place, numbers in models_of(rest).items():
+        only_tables = len(rest) == sum(len(table) for _, table in tables)
+        for place, numbers in ({} if only_tables else models_of(rest)).items():
             model = self._columnar(place, len(numbers), allowed)
             if model is None:
                 continue
