@@ -14,6 +14,8 @@ from given import NOON, ServiceMaker, prediction
 from pyarrow import ipc
 
 from monitor import table_files
+from monitor.remote import RemoteService
+from monitor.running import listening, serve
 from monitor.service import Service
 from monitor.table_files import import_table, is_table_file
 from monitor.tables import BadTableError
@@ -67,6 +69,17 @@ def test_importing_again_changes_nothing(
     assert (held["predictions"], held["dead_letters"]) == (119, 1)
     profiled = service.store.select("SELECT sum(n) AS n FROM profile_batches FINAL WHERE segment = ''")["n"][0]
     assert profiled == 119
+
+
+def test_a_running_service_is_given_the_pieces(make_service: ServiceMaker, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", wide(120))
+    service = make_service()
+    with listening("127.0.0.1", 0) as (listener, url), serve(service, listener, url), RemoteService(url) as remote:
+        answers = [answer for _, answer in import_table(remote, path)]
+    assert [a["accepted"] for a in answers] == [50, 49, 20]
+    assert [r["line"] for a in answers for r in a["rejected"]] == [71]
+    assert taken(service, path) == (119, [71])
+    assert service.status()["rows"]["predictions"] == 119
 
 
 def test_tables_of_long_texts_are_cut_into_smaller_pieces(
