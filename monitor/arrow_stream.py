@@ -41,9 +41,9 @@ def read_head(raw: bytes) -> Head:
     """Look at a stream without unpacking it. Raises BadTableError."""
     try:
         return _head(raw)
-    except (pa.ArrowException, OSError, struct.error, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, BadTableError):
-            raise
+    except (BadTableError, pa.ArrowMemoryError):
+        raise
+    except (pa.ArrowException, OSError, struct.error, ValueError) as error:
         raise BadTableError(f"it is no whole Arrow stream: {_first_line(error)}") from None
 
 
@@ -54,7 +54,9 @@ def read_table(raw: bytes) -> pa.Table:
         with ipc.open_stream(raw) as reader:
             table = reader.read_all()
         table.validate(full=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
+    except pa.ArrowMemoryError:  # that is our lack, not the table's; the same is tried again
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BadTableError(f"its data are broken: {_first_line(error)}") from None
     return table.replace_schema_metadata(None)
 

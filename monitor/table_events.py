@@ -171,6 +171,8 @@ def read_events(table: pa.Table) -> TableEvents:
     """The events of a table. Raises BadTableError for one that no event can be in."""
     try:
         return TableEvents(table.num_rows, _Reader().columns(table))
+    except pa.ArrowMemoryError:
+        raise
     except pa.ArrowException as error:
         raise BadTableError(f"it cannot be read: {str(error)[:200]}") from None
 
