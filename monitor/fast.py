@@ -123,7 +123,7 @@ def read_clean(
     shape = _shape(lines[:LOOKED_AT], spec)
     if shape is None or len(lines) < LEAST_LINES:
         return None
-    plan = _plan(shape, place, spec)
+    plan = plan_for(shape, place, spec)
     read = list(_read(lines, plan.schema))
     if not read:
         return None
@@ -270,14 +270,14 @@ def _arrow(kinds: Kinds) -> pa.DataType:
     return {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_(), None: pa.null()}[kinds]
 
 
-def _plan(shape: Mapping[str, Kinds], place: tuple[str, str], spec: ModelSpec) -> _Plan:
-    """The plan for lines of this form. It is kept, as making it costs as much as reading some hundred lines."""
+def plan_for(shape: Mapping[str, Kinds], place: tuple[str, str], spec: ModelSpec) -> Plan:
+    """The plan for events of this form. It is kept, as making it costs as much as reading some hundred lines."""
     key = (place, orjson.dumps(shape))
     plan = _plans.get(key)
     if plan is None or plan.spec is not spec:
         if len(_plans) >= MOST_PLANS:
             _plans.clear()
-        plan = _plans[key] = _Plan(shape, place, spec)
+        plan = _plans[key] = Plan(shape, place, spec)
     return plan
 
 
@@ -358,8 +358,8 @@ def _parse(lines: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     return table
 
 
-class _Plan:
-    """How lines of one form and model become columns: in one pass, as passes are what small groups cost."""
+class Plan:
+    """How events of one form and model become columns: in one pass, as passes are what small groups cost."""
 
     def __init__(self, shape: Mapping[str, Kinds], place: tuple[str, str], spec: ModelSpec) -> None:
         self.spec = spec
@@ -564,7 +564,7 @@ def _column(values: pl.Series) -> Column:
 def _number_texts(values: pl.Series) -> pl.Series:
     distinct = values.drop_nulls().unique()
     texts = pl.Series([label_text(v) for v in distinct.to_list()], dtype=pl.String)
-    return values.replace_strict(distinct, texts, return_dtype=pl.String)
+    return values.replace_strict(distinct, texts, return_dtype=pl.String).cast(pl.String)  # floats, if all are null
 
 
-_plans: dict[tuple[tuple[str, str], bytes], _Plan] = {}
+_plans: dict[tuple[tuple[str, str], bytes], Plan] = {}
