@@ -12,7 +12,7 @@ import structlog
 
 import monitor.adapters
 from alerts.kinds import kinds_in
-from monitor.adapters import Adapter, AdapterSettings, Sender, Translated
+from monitor.adapters import Adapter, AdapterSettings, FullError, Sender, Translated
 from monitor.decode import Reject
 from monitor.ingest import Origin, Receipt
 
@@ -35,6 +35,8 @@ class Foreign:
         self._adapters: Mapping[str, Adapter] = {
             name: kind(settings) for name, kind in kinds_in(monitor.adapters).items()
         }
+        self._metrics = service.metrics
+        self._metrics.waiting_halves.set_function(lambda: sum(a.waiting() for a in self._adapters.values()))
 
     def take(
         self, name: str, body: bytes, headers: Mapping[str, str], sender: Sender, key: str = "", source: str = ""
@@ -54,7 +56,11 @@ class Foreign:
             names = ", ".join(n.replace("_", "-") for n in sorted(self._adapters))
             raise UnknownAdapterError(f"{name[:60]!r} is not an adapter; known: {names}")
         now = self._service.clock.now()
-        translated = adapter.translate(body, headers, sender, now.timestamp())
+        try:
+            translated = adapter.translate(body, headers, sender, now.timestamp())
+        except FullError:
+            self._metrics.turned_away.inc()
+            raise
         if translated.waiting:
             return None
         if translated.identity:
@@ -72,6 +78,8 @@ class Foreign:
             for translated in adapter.overdue(now.timestamp()):
                 self._store(translated, Origin(name, translated.identity, now))
                 adapter.settled(translated)
+                if translated.alone:
+                    self._metrics.lone_halves.labels(translated.alone).inc()
                 taken += 1
         return taken
 

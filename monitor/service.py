@@ -44,7 +44,9 @@ from monitor.registry import Model, Registry, view_name
 from monitor.secrets import read_secret
 from monitor.sources import Place, SourceError
 from monitor.store import StoreError, migrate
+from monitor.store.measured import Measured
 from monitor.store.opening import open_store
+from monitor.vitals import Vitals
 from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor
 
 LEASE = timedelta(minutes=10)
@@ -75,7 +77,7 @@ class Service:
             config.store.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"store.path: {config.store.path} cannot be made a folder: {error.strerror}") from None
-        self.store = open_store(config.store)
+        self.store = Measured(open_store(config.store), self.metrics)
         try:
             self.applied_migrations = migrate(self.store)
             self.ledger = Ledger(config.store.ledger_url, _ledger_password(config))
@@ -88,6 +90,7 @@ class Service:
             self.ingest = Ingest(self.store, self.registry, self.references, config)
             self.dead_letters = DeadLetters(self.store, self.ingest)
             self.foreign = Foreign(self, config.adapters)
+            self.vitals = Vitals(self.store, self.metrics)
             self.judge = Judge(self.store, self.references)
             read = self._read_log if config.sources.kafka is not None else None
             self.auditor = Auditor(self.store, self.registry, self.references, self.ingest, read)
@@ -140,7 +143,8 @@ class Service:
         """Take the lines of a batch in that has an identity of its own. ``refused``: those that were so before."""
         started = time.perf_counter()
         try:
-            receipt = self.ingest.take(lines, origin, models, refused)
+            with self.metrics.unflushed.holding():
+                receipt = self.ingest.take(lines, origin, models, refused)
         finally:
             self.metrics.stopped_logs.set(len(self.ingest.watch.stopped))
         self.metrics.ingest_seconds.observe(time.perf_counter() - started)
@@ -301,6 +305,8 @@ class Service:
         if kafka is None:
             return now
         progress: dict[str, datetime] = dict(self.store.query("progress").iter_rows())
+        for topic in kafka.topics:
+            self.metrics.taken_in_until.labels(topic).set(progress.get(topic, EPOCH).timestamp())
         return min(now, *(progress.get(topic, EPOCH) for topic in kafka.topics))
 
     def _judge_in_order(
@@ -424,7 +430,7 @@ class Service:
         return buffer.getvalue()
 
     def servers(self, at: datetime | None = None, environment: str = "production") -> list[dict[str, Any]]:
-        """Every server with what serves there, and the health checks of the last hour."""
+        """Every server with what serves there, and of the last hour its health checks and the events it lost."""
         now = at or self.clock.now()
         serving: dict[str, list[dict[str, Any]]] = {}
         for model in self.registry.models():
@@ -434,13 +440,19 @@ class Service:
                         serving.setdefault(place.server, []).append({"model": model.name, "version": place.version})
         probes = self.store.query("probes", environment=environment, start=now - HOUR, end=now + LATE_ALLOWANCE)
         health = {r["server"]: r for r in probes.iter_rows(named=True)}
+        drops = self.store.query("client_drops", start=now - HOUR, end=now)
+        dropped: dict[str, int] = {}
+        for r in drops.filter(environment=environment).iter_rows(named=True):
+            dropped[r["server"]] = dropped.get(r["server"], 0) + int(r["dropped"])
         answer = []
-        for name in sorted({*serving, *health, *self.config.servers}):
+        for name in sorted({*serving, *health, *dropped, *self.config.servers}):
             checks = health.get(name)
             row: dict[str, Any] = {"server": name, "serves": serving.get(name, [])}
             if checks:
                 row |= {k: checks[k] for k in ("probes", "failures", "latency_p95_ms")}
                 row["last_check"] = checks["last_seen"].isoformat()
+            if name in dropped:
+                row["dropped"] = dropped[name]
             answer.append(row)
         return answer
 

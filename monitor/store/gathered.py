@@ -6,14 +6,15 @@ from collections import defaultdict
 
 import polars as pl
 
-from monitor.store import Parameter, Store
+from monitor.store import Store
+from monitor.store.wrapped import WrappedStore
 
 
-class Gathered:
+class Gathered(WrappedStore):
     """A store that keeps what is inserted until ``write``. What is asked for goes to the store behind it at once."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self._rows: dict[str, list[pl.DataFrame]] = defaultdict(list)
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
@@ -25,19 +26,3 @@ class Gathered:
         for table, frames in self._rows.items():
             self._store.insert(table, pl.concat(frames))
         self._rows.clear()
-
-    def query(self, name: str, **parameters: Parameter) -> pl.DataFrame:
-        """The rows that ``queries/NAME.sql`` gives."""
-        return self._store.query(name, **parameters)
-
-    def execute(self, sql: str) -> None:
-        """Run one statement that gives no rows."""
-        self._store.execute(sql)
-
-    def select(self, sql: str, **parameters: Parameter) -> pl.DataFrame:
-        """The rows of a statement that was built in code."""
-        return self._store.select(sql, **parameters)
-
-    def close(self) -> None:
-        """Release the store behind it."""
-        self._store.close()
