@@ -34,8 +34,9 @@ from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
 from monitor.foreign import FILE, Foreign
 from monitor.forgetting import forget_entity, forget_predictions
+from monitor.gathering import MOST_LINES, Gathering
 from monitor.health import probe
-from monitor.ingest import Ingest, Origin, Receipt
+from monitor.ingest import BATCH_TABLES, Ingest, Origin, Receipt
 from monitor.intake import Progress
 from monitor.judge import Judge
 from monitor.metrics import Metrics
@@ -46,6 +47,7 @@ from monitor.sources import Place, SourceError
 from monitor.store import StoreError, migrate
 from monitor.store.measured import Measured
 from monitor.store.opening import open_store
+from monitor.store.together import Together
 from monitor.vitals import Vitals
 from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor
 
@@ -77,7 +79,8 @@ class Service:
             config.store.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"store.path: {config.store.path} cannot be made a folder: {error.strerror}") from None
-        self.store = Measured(open_store(config.store), self.metrics)
+        measured = Measured(open_store(config.store), self.metrics)
+        self.store = Together(measured, kept=(*BATCH_TABLES, "profile_marks"), last="batches")
         try:
             self.applied_migrations = migrate(self.store)
             self.ledger = Ledger(config.store.ledger_url, _ledger_password(config))
@@ -88,6 +91,7 @@ class Service:
             self.registry = Registry(self.store, config, self.clock.now())
             self.references = References(self.store, self.registry, self._may_learn)
             self.ingest = Ingest(self.store, self.registry, self.references, config)
+            self.gathering = Gathering(self.store, self.ingest)
             self.dead_letters = DeadLetters(self.store, self.ingest)
             self.foreign = Foreign(self, config.adapters)
             self.vitals = Vitals(self.store, self.metrics)
@@ -144,7 +148,9 @@ class Service:
         started = time.perf_counter()
         try:
             with self.metrics.unflushed.holding():
-                receipt = self.ingest.take(lines, origin, models, refused)
+                small = origin.last is None and len(lines) <= MOST_LINES
+                take = self.gathering.take if small else self.ingest.take
+                receipt = take(lines, origin, models, refused)
         finally:
             self.metrics.stopped_logs.set(len(self.ingest.watch.stopped))
         self.metrics.ingest_seconds.observe(time.perf_counter() - started)
