@@ -102,8 +102,10 @@ def _serves(server: Row) -> Content:
 
 def _health(server: Row, now: Any) -> Html:
     probes, failures = number(server.get("probes")), number(server.get("failures")) or 0.0
+    dropped = number(server.get("dropped"))
+    lost = tag("span", f"lost {counted(dropped, 'event')}", class_="tag warn") if dropped else None
     if not probes:
-        return tag("span", "not checked", class_="quiet")
+        return join([tag("span", "not checked", class_="quiet"), lost])
     if failures:
         state = tag("span", f"✕ {count(failures)} of {count(probes)} failed ({share(failures / probes)})", class_="bad")
     else:
@@ -113,4 +115,4 @@ def _health(server: Row, now: Any) -> Html:
         join(f"p95 {milliseconds(latency)}") if latency is not None else Html(),
         age(server["last_check"], now) if server.get("last_check") else Html(),
     ]
-    return join([state, _aside(separated(known, " · "))])
+    return join([state, lost, _aside(separated(known, " · "))])
