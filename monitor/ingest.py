@@ -25,6 +25,7 @@ from monitor.profile import profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.rows import Part, feature_rows, floats, moments, slim_rows, texts
+from monitor.schema import undeclared_keys
 from monitor.store import Store, StoreError
 from monitor.store.gathered import Gathered
 from monitor.store.literals import literal
@@ -35,6 +36,7 @@ BATCH_TABLES = (
     "predictions",
     "features",
     "profile_batches",
+    "undeclared_keys",
     "labels",
     "releases",
     "health",
@@ -250,6 +252,8 @@ class Ingest:
         for model, columns in parts:
             profiles = profile_rows(columns, model.spec, model.layout)
             write_profiles(gathered, model, profiles.select(pl.exclude("origin"), *place))
+            if columns.undeclared.any():
+                gathered.insert("undeclared_keys", undeclared_keys(model, columns).with_columns(*place))
         events = [(model.environment, model.name, columns.at) for model, columns in parts]
         gathered.insert("batch_hours", count_hours(events, predictions, features).with_columns(*place))
         gathered.write()
