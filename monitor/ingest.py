@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import structlog
+from numpy.typing import NDArray
 
 from alerts.ledger import LedgerError
+from monitor.clocks import least_delays
 from monitor.columns import PredictionColumns, prediction_columns, redact, together
 from monitor.config import Config, ConfigError, DeadLetterLimits, ModelSpec
 from monitor.dead_letter_watch import DeadLetterWatch, TooManyDeadLettersError
@@ -68,6 +70,10 @@ class Origin:
         """When the first of it was received."""
         return datetime.fromtimestamp(min(self.arrivals), UTC) if self.arrivals else self.arrived
 
+    def arrivals_of(self, lines: int) -> NDArray[np.float64]:
+        """When each of so many lines was received, in epoch seconds."""
+        return np.broadcast_to(np.array(self.arrivals or self.arrived.timestamp()), lines)
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -88,6 +94,7 @@ class _Read:
 
     decoded: Decoded
     clean: Mapping[tuple[str, str], tuple[Model, PredictionColumns]]
+    lines: int
 
 
 class Ingest:
@@ -133,13 +140,13 @@ class Ingest:
             rows = {reject.row for reject in failing}
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
             decoded.rejects.extend((*failing, *refused))
-            return self._take(_Read(decoded, {}), origin)
+            return self._take(_Read(decoded, {}, len(lines)), origin)
 
     def _read(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> _Read:
         """Clean lines of models that have a layout as columns, all others one by one."""
         clean: dict[tuple[str, str], tuple[Model, PredictionColumns]] = {}
         rest = list(lines)
-        arrived = np.broadcast_to(np.array(origin.arrivals or origin.arrived.timestamp()), len(lines))
+        arrived = origin.arrivals_of(len(lines))
         for place, numbers in models_of(lines).items():
             model = self._registry.find(*place)
             if len(numbers) < LEAST_LINES or model is None or model.layout is None or not self._is_open(model, allowed):
@@ -154,7 +161,7 @@ class Ingest:
                 clean[place] = (model, columns)
                 for row in columns.row.tolist():
                     rest[row] = b""
-        return _Read(self._decoded(rest, origin, allowed), clean)
+        return _Read(self._decoded(rest, origin, allowed), clean, len(lines))
 
     def _is_open(self, model: Model, allowed: frozenset[str]) -> bool:
         """Whether the sender may write to the model at all."""
@@ -186,14 +193,19 @@ class Ingest:
         self._write("health", health_rows(decoded.health), origin)
         accepted = decoded.accepted + sum(len(columns) for _, columns in read.clean.values())
         others = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
-        self._count(origin, len(decoded.rejects), accepted - others, others)  # when all else is there
+        counts = {"rejected": len(decoded.rejects), "predictions": accepted - others, "others": others}
+        self._count(origin, counts, self._clocks(read, origin))  # when all else is there
         return Receipt(accepted, decoded.rejects)
 
-    def _count(self, origin: Origin, rejected: int, predictions: int, others: int) -> None:
-        """Say what became of the batch, for the auditor."""
+    def _clocks(self, read: _Read, origin: Origin) -> pl.DataFrame:
+        columns = ((environment, c) for (environment, _), (_, c) in read.clean.items())
+        return least_delays(read.decoded.predictions, columns, origin.arrivals_of(read.lines))
+
+    def _count(self, origin: Origin, counts: Mapping[str, int], clocks: pl.DataFrame) -> None:
+        """Say what became of the batch, for the auditor, and what it tells of clocks."""
         offsets = (-1, -1) if origin.last is None else (int(origin.batch), origin.last)
-        counts = {"rejected": rejected, "predictions": predictions, "others": others}
         count = pl.DataFrame(counts, dict.fromkeys(counts, pl.UInt64)).with_columns(
+            *clocks,
             source=pl.lit(origin.source),
             batch=pl.lit(origin.batch),
             first=pl.lit(offsets[0], pl.Int64),

@@ -14,6 +14,7 @@ import polars as pl
 from detectors.finding import Finding, Status, Subject, Window
 from detectors.health import health_finding
 from detectors.layout import LayoutError
+from monitor.conflicts import fleet_findings
 from monitor.findings import save_findings
 from monitor.fleet import BEGINNING, served
 from monitor.folding import fold
@@ -88,6 +89,8 @@ class Judge:
             yield from schema_findings(self.store, model, window, traffic, past)
         if "silence" in model.spec.monitors:
             yield from silence_findings(self.store, model, window, traffic, past)
+        if "fleet" in model.spec.monitors:
+            yield from fleet_findings(self.store, model, window, traffic, past)
 
     def _health(self, model: Model, window: Window) -> Iterator[Finding]:
         """Health checks of the servers that served the model in the window or the day before."""

@@ -46,6 +46,14 @@ class Past:
         """Whether somebody said that the version is released (there); None where nobody says such things at all."""
         return announced(self.releases, version, server)
 
+    def retired(self, version: str, server: str = "") -> datetime | None:
+        """When a version (on a server, if one is named) was retired; None where the last that was said is otherwise."""
+        for row in self.releases.iter_rows(named=True):
+            if row["version"] == version and (not row["servers"] or not server or server in row["servers"]):
+                at: datetime = row["timestamp"]
+                return at if row["action"] == "retire" and (not row["servers"] or server) else None
+        return None
+
 
 def read_past(store: Store, model: Model, end: datetime) -> Past:
     """What is known of the two weeks before a time."""

@@ -25,6 +25,7 @@ from monitor.adapters import Sender
 from monitor.audit import AuditError, Auditor
 from monitor.batches import Batch
 from monitor.clock import Clock, SystemClock
+from monitor.clocks import read_clocks
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.dead_letter_watch import TooManyDeadLettersError
 from monitor.dead_letters import DeadLetters
@@ -424,16 +425,18 @@ class Service:
         return buffer.getvalue()
 
     def servers(self, at: datetime | None = None, environment: str = "production") -> list[dict[str, Any]]:
-        """Every server with what serves there, and the health checks of the last hour."""
+        """Every server with what serves there, and its health checks and its clock in the last hour."""
         now = at or self.clock.now()
         serving: dict[str, list[dict[str, Any]]] = {}
         for model in self.registry.models():
             if model.environment == environment:
                 for place in fleet(self.store, model, now):
                     if place.serving:
-                        serving.setdefault(place.server, []).append({"model": model.name, "version": place.version})
+                        what = {"model": model.name, "version": place.version, "since": place.first_seen.isoformat()}
+                        serving.setdefault(place.server, []).append(what)
         probes = self.store.query("probes", environment=environment, start=now - HOUR, end=now + LATE_ALLOWANCE)
         health = {r["server"]: r for r in probes.iter_rows(named=True)}
+        clocks = read_clocks(self.store, environment, now - HOUR, now + LATE_ALLOWANCE)
         answer = []
         for name in sorted({*serving, *health, *self.config.servers}):
             checks = health.get(name)
@@ -441,6 +444,8 @@ class Service:
             if checks:
                 row |= {k: checks[k] for k in ("probes", "failures", "latency_p95_ms")}
                 row["last_check"] = checks["last_seen"].isoformat()
+            if name in clocks:
+                row |= {"arrival_delay_seconds": clocks[name].delay, "clock_ahead_seconds": clocks[name].skew}
             answer.append(row)
         return answer
 

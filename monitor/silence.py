@@ -83,13 +83,13 @@ class _Look:
     def all_retired(self) -> str:
         """Whether all versions that served were retired."""
         lately = _lately(self.past.places())["version"].to_list()
-        return "all versions are retired" if lately and all(map(self._retired, lately)) else ""
+        return "all versions are retired" if lately and all(map(self.past.retired, lately)) else ""
 
     def why_server(self, server: str, silence: Silence, servers: dict[str, Silence]) -> str:
         """Why it is right that a server is silent; empty where nothing explains it."""
         places = self.past.places().filter(pl.col("server") == server)
         came = self._came_for(_last_seen(places))
-        if all(self._retired(version, server) for version in _lately(places)["version"].to_list()):
+        if all(self.past.retired(version, server) for version in _lately(places)["version"].to_list()):
             return "what it served is retired"
         if came:
             return f"{listed(came)} came in its place"
@@ -105,20 +105,13 @@ class _Look:
         servers = _lately(own)["server"].to_list()
         later = places.filter((pl.col("version") != version) & (pl.col("last_seen") > last_seen))
         there = later.filter(pl.col("server").is_in(servers))
-        if self._retired(version):
+        if self.past.retired(version):
             return "it is retired" + _took_over(there)
         if 2 * there["server"].n_unique() >= len(servers):
             return _took_over(there).removeprefix("; ")
         new = later.filter(pl.col("server").is_in(self._came_for(last_seen)))
         released = later.filter(pl.col("version").is_in(self._released_since(last_seen - AT_ONCE)))
         return _took_over(new if new.height else released).removeprefix("; ") or self._gone(silence)
-
-    def _retired(self, version: str, server: str = "") -> bool:
-        """Whether the last that was said of a version (and of it on a server) is that it is retired."""
-        for row in self.past.releases.iter_rows(named=True):
-            if row["version"] == version and (not row["servers"] or not server or server in row["servers"]):
-                return bool(row["action"] == "retire" and (not row["servers"] or server))
-        return False
 
     def _released_since(self, at: datetime) -> list[str]:
         told = self.past.releases.filter((pl.col("timestamp") >= at) & (pl.col("action") != "retire"))
