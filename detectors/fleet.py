@@ -66,7 +66,7 @@ def clock_finding(window: Window, server: str, delay: float, skew: float, batche
     few = f"{batches} batches of {servers} servers; {LEAST_BATCHES} of {LEAST_SERVERS} are needed"
     ahead = max(-delay, skew if servers >= LEAST_SERVERS else 0.0)
     if batches < LEAST_BATCHES or (servers < LEAST_SERVERS and ahead <= AHEAD_TOLERANCE):
-        return Finding(window, subject, "fleet", status=Status.NOT_ENOUGH_DATA, n=batches, message=few)
+        return Finding(window, subject, "fleet", "fleet", Status.NOT_ENOUGH_DATA, n=batches, message=few)
     behind = -skew if servers >= LEAST_SERVERS else 0.0
     told = ""
     if ahead > AHEAD_TOLERANCE:

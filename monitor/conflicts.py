@@ -37,6 +37,8 @@ def _places(store: Store, model: Model, window: Window, traffic: Traffic, past: 
     problems: dict[tuple[str, str], str] = {}
     for place in traffic.places():
         retired = past.retired(*place)
+        if place not in seen:  # it was long ago, in a long window
+            continue
         if retired is not None and seen[place]["last_seen"] > retired + GRACE:
             problems[place] = "retired"
         elif not past.announced(*place) and seen[place]["first_seen"] < window.end - GRACE:

@@ -141,18 +141,21 @@ def _odd(cells: FeatureCells, counts: Counts) -> bool:
 def _renamed(window: Window, traffic: Traffic, past: Past) -> Iterator[Finding]:
     """Versions to which all traffic of a server went over from another one, with nobody announcing them.
 
-    Where nobody announces anything, that is how versions are released there, and it is said without severity.
+    Where nobody announces anything, that is how versions are released there, and it is said without severity; so it is
+    a day later.
     """
     places = past.places()
     first = dict(places.group_by("version").agg(pl.col("first_seen").min()).iter_rows())
     serving = set(traffic.places())
     for version in sorted({v for v, _ in serving}):
-        if first[version] <= window.end - DAY or past.announced(version):
+        age = window.end - first.get(version, window.start - LOOKED_BACK)
+        if age > LOOKED_BACK:
             continue
+        announced = past.announced(version)
         for old, servers in _taken_over(places, version).items():
             had = places.filter(pl.col("version") == old)["server"].to_list()
             for server in [""] if set(servers) == set(had) else servers:
-                of = f"version {old} on {listed(servers)}" if not server else f"version {old} on {server}"
+                told = f"version {version} took over all traffic of version {old} on {server or listed(servers)}"
                 n = traffic.rows(version=version, server=server)
                 yield Finding(
                     window,
@@ -160,9 +163,9 @@ def _renamed(window: Window, traffic: Traffic, past: Past) -> Iterator[Finding]:
                     "schema",
                     f"version:{old}",
                     n=n,
-                    component="renamed",
-                    severity=0.0 if past.announced(version) is None else FACT,
-                    message=f"version {version} took over all traffic of {of}, and nobody announced it",
+                    component="" if announced else "renamed",
+                    severity=FACT if announced is False and age < DAY else 0.0,
+                    message="" if announced else f"{told}, and nobody announced it",
                 )
 
 

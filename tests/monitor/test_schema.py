@@ -223,7 +223,11 @@ def test_a_version_that_is_announced_or_joins_the_old_one_is_no_rename(service: 
     release(service, "1")
     serve(service, 1, version="2")
     release(service, "2")
-    assert [f.component for f in judged(service, 1) if f.component] == []
+    findings = judged(service, 1)
+    assert [f.component for f in findings if f.component] == []
+    assert [(f.subject.version, f.severity) for f in findings if f.baseline == "version:1"] == [("2", 0.0)], (
+        "all is well"
+    )
     serve(service, 1)
     assert [f.component for f in judged(service, 1) if f.component] == []
 
