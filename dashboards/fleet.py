@@ -46,7 +46,7 @@ def server_table(servers: Sequence[Row], now: Any) -> Html:
         return tag("p", "No server is known yet.", class_="quiet")
     ordered = sorted(servers, key=lambda s: (-(number(s.get("failures")) or 0.0), natural(s.get("server"))))
     rows = [row(name(s.get("server")), _serves(s), _health(s, now), _clock(s)) for s in ordered]
-    caption = "Servers, and their health checks and clocks of the last hour"
+    caption = "Servers and their health checks and clocks of the last hour"
     head = ["Server", "Serves", "Health checks", "Clock"]
     return long_table(anchor("servers"), caption, head, rows, SERVERS_SHOWN)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from detectors.finding import Finding, Status, Subject, Window
 
@@ -163,7 +163,7 @@ def _share(rows: Floats, of: Floats, where: slice) -> float:
 def _silence(subject: Record, expected: Floats, hours: NDArray[np.intp], gap: float, minutes: int) -> Silence:
     """``expected``: the rows that each hour of the past should have had."""
     gaps = _gaps(subject, expected)[hours[0] : hours[-1] + 1]  # without the silence that is looked at
-    usual = float(2 * gaps.sum() / chi2.ppf(0.01, 2 * len(gaps)))
+    usual = float(gaps.sum() / gammaincinv(len(gaps), 0.01))  # 99 % bound, were they independent and exponential
     long = gaps >= usual * -math.log(CHANCE)
     before = int((long[1:] & ~long[:-1]).sum())
     return Silence(gap, usual, len(hours), before, minutes)
