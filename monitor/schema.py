@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -39,24 +40,25 @@ def undeclared_keys(model: Model, columns: PredictionColumns) -> pl.DataFrame:
 
     Only the most common names are kept, as somebody may log ids for names; the others are counted together, as ''.
     """
-    chosen = np.flatnonzero((columns.undeclared > 0) & (columns.texts["role"] == "live").to_numpy())
+    live = (columns.texts["role"] == "live").to_numpy()
+    rows = np.flatnonzero((columns.undeclared > 0) & live)
     declared = model.spec.features
-    found = [[n[:LONGEST_NAME] for n in columns.extras[i] or () if n not in declared] for i in chosen.tolist()]
-    place = ["version", "server", "minute"]
-    names = pl.DataFrame(
-        {
-            **{n: columns.texts[n][chosen] for n in ("version", "server")},
-            "minute": pl.Series((columns.at[chosen] // 60).astype(np.int64) * 60_000),
-            "name": pl.Series(found, dtype=pl.List(pl.String)),
-        }
-    ).explode("name")
-    most = names["name"].value_counts(name="rows").sort(["rows", "name"], descending=[True, False])
-    kept = pl.when(pl.col("name").is_in(most["name"].head(MOST_NAMES).to_list())).then("name").otherwise(pl.lit(""))
-    return (
-        names.with_columns(kept.alias("name"), pl.col("minute").cast(pl.Datetime("ms", "UTC")))
-        .group_by(*place, "name")
-        .agg(pl.len().cast(pl.UInt64).alias("n"))
-        .with_columns(environment=pl.lit(model.environment), model=pl.lit(model.name))
+    texts = (columns.texts[name].gather(rows).to_list() for name in ("version", "server"))
+    minutes = (columns.at[rows] // 60).astype(np.int64) * 60_000
+    totals: Counter[str] = Counter()
+    found: list[tuple[str, str, int, str]] = []
+    for row, version, server, minute in zip(rows.tolist(), *texts, minutes.tolist(), strict=True):
+        names = [n[:LONGEST_NAME] for n in columns.extras[row] or () if n not in declared]
+        totals.update(names)
+        found += [(version, server, minute, name) for name in names]
+    kept = set(sorted(totals, key=lambda n: (-totals[n], n))[:MOST_NAMES])
+    counts = Counter((*place, name if name in kept else "") for *place, name in found)
+    schema = {"version": pl.String, "server": pl.String, "minute": pl.Int64, "name": pl.String}
+    return pl.DataFrame(list(counts), schema, orient="row").with_columns(
+        pl.col("minute").cast(pl.Datetime("ms", "UTC")),
+        pl.Series("n", list(counts.values()), pl.UInt64),
+        environment=pl.lit(model.environment),
+        model=pl.lit(model.name),
     )
 
 

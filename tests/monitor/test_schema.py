@@ -128,6 +128,12 @@ def test_names_are_known_whatever_is_sampled_and_a_replay_changes_nothing(
     assert service.store.select("SELECT count() AS n FROM undeclared_keys")["n"][0] == 0
 
 
+def test_shadow_traffic_changes_no_schema(service: Service) -> None:
+    events = [prediction(i, START, role="shadow", features={**usual(i), "zip": 1}) for i in range(40)]
+    assert service.take(ndjson(events), "http").accepted == 40
+    assert service.store.select("SELECT count() AS n FROM undeclared_keys")["n"][0] == 0
+
+
 def test_ids_for_names_do_not_fill_the_store(service: Service) -> None:
     events = [prediction(i, START, features={**usual(i), f"id_{i}": 1, "zip": 1}) for i in range(500)]
     service.take(ndjson(events), "http")
