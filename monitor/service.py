@@ -25,6 +25,7 @@ from monitor.adapters import Sender
 from monitor.audit import AuditError, Auditor
 from monitor.batches import Batch
 from monitor.clock import Clock, SystemClock
+from monitor.clocks import read_clocks
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.dead_letter_watch import TooManyDeadLettersError
 from monitor.dead_letters import DeadLetters
@@ -443,20 +444,22 @@ class Service:
         return buffer.getvalue()
 
     def servers(self, at: datetime | None = None, environment: str = "production") -> list[dict[str, Any]]:
-        """Every server with what serves there, and of the last hour its health checks and the events it lost."""
+        """Every server with what serves there, and of the last hour its checks, its clock and the events it lost."""
         now = at or self.clock.now()
         serving: dict[str, list[dict[str, Any]]] = {}
         for model in self.registry.models():
             if model.environment == environment:
                 for place in fleet(self.store, model, now):
                     if place.serving:
-                        serving.setdefault(place.server, []).append({"model": model.name, "version": place.version})
+                        what = {"model": model.name, "version": place.version, "since": place.first_seen.isoformat()}
+                        serving.setdefault(place.server, []).append(what)
         probes = self.store.query("probes", environment=environment, start=now - HOUR, end=now + LATE_ALLOWANCE)
         health = {r["server"]: r for r in probes.iter_rows(named=True)}
         drops = self.store.query("client_drops", start=now - HOUR, end=now)
         dropped: dict[str, int] = {}
         for r in drops.filter(environment=environment).iter_rows(named=True):
             dropped[r["server"]] = dropped.get(r["server"], 0) + int(r["dropped"])
+        clocks = read_clocks(self.store, environment, now - HOUR, now + LATE_ALLOWANCE)
         answer = []
         for name in sorted({*serving, *health, *dropped, *self.config.servers}):
             checks = health.get(name)
@@ -466,6 +469,8 @@ class Service:
                 row["last_check"] = checks["last_seen"].isoformat()
             if name in dropped:
                 row["dropped"] = dropped[name]
+            if name in clocks:
+                row |= {"arrival_delay_seconds": clocks[name].delay, "clock_ahead_seconds": clocks[name].skew}
             answer.append(row)
         return answer
 
