@@ -103,6 +103,7 @@ def scheduled(service: Service, *, judge: bool) -> Iterator[Schedule]:
     if judge:
         schedule.every(PROBE_SECONDS, "probe", service.probe)
         schedule.every(JUDGE_SECONDS, "judge", service.judge_due)
+        schedule.every(JUDGE_SECONDS, "judge_late", service.judge_late)
         schedule.every(FOLLOW_SECONDS, "follow", service.follow)
         schedule.every(DELIVER_SECONDS, "deliver", service.deliver)
         schedule.every(REFRESH_ALERTS_SECONDS, "refresh_alerts", service.refresh_alerts)

@@ -58,6 +58,10 @@ class Traffic:
         """How many events were received."""
         return int(self._weights(self._mask(**where))[1].sum())
 
+    def rows_of_all(self) -> int:
+        """How many events were received, in all roles."""
+        return int(self.table.filter(pl.col("segment") == "")["rows"].sum())
+
     def failures(self, **where: str) -> tuple[float, float]:
         """How many requests failed, of how many: raw where all rows have one weight, else of the effective number."""
         mask = self._mask(**where)
