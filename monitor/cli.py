@@ -329,13 +329,14 @@ def _expected() -> tuple[type[Exception], ...]:
     from monitor.audit import AuditError
     from monitor.config import ConfigError
     from monitor.demo.fleet import FleetError
+    from monitor.folding import GoneError
     from monitor.reference import TableError
     from monitor.registry import UnknownModelError
     from monitor.remote import RemoteError
     from monitor.store import StoreError
 
-    told = (AuditError, ConfigError, FleetError, LayoutError, LedgerError, RemoteError, StoreError, TableError)
-    return (*told, UnknownModelError)
+    told = (AuditError, ConfigError, FleetError, GoneError, LayoutError, LedgerError, RemoteError, StoreError)
+    return (*told, TableError, UnknownModelError)
 
 
 def _check_rooms() -> None:

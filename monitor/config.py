@@ -420,6 +420,13 @@ class OneOf:
         return core_schema.tagged_union_schema(schemas, "kind")
 
 
+class CommonRetention(_Spec):
+    """How long is kept what belongs to no model, by the time of its arrival."""
+
+    dead_letters: Kept = timedelta(days=90)
+    health: Kept = timedelta(days=90)
+
+
 class Config(_Spec):
     """The whole file."""
 
@@ -433,6 +440,7 @@ class Config(_Spec):
     notifiers: dict[str, Annotated[Notifier, OneOf(kinds_in(alerts.notifiers))]] = Field(default_factory=dict)
     actions: dict[str, Annotated[Rollback, _with_durations(Rollback)]] = Field(default_factory=dict)
     api_keys: tuple[ApiKey, ...] = ()
+    retention: CommonRetention = CommonRetention()
 
     @functools.cached_property
     def intake_revision(self) -> str:

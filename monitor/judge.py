@@ -22,7 +22,7 @@ from monitor.measure import Measure, accuracy_findings, no_reference
 from monitor.reference import References, window_name
 from monitor.registry import Model
 from monitor.store import Store
-from monitor.windows import Traffic, read_traffic
+from monitor.windows import Traffic, read_traffic, whole_hours
 
 DAY = timedelta(days=1)
 
@@ -51,7 +51,8 @@ class Judge:
         if "accuracy" not in model.spec.monitors:
             return []
         judgement, outcomes = self._read_outcomes(model, window)
-        traffic = read_traffic(self.store, model, window.start, window.end)
+        # By the time that labels are there, only whole hours may be left.
+        traffic = read_traffic(self.store, model, *whole_hours(window.start, window.end))
         baseline = self._baseline_version(model, window, traffic)
         findings = list(accuracy_findings(model, window, outcomes, baseline))
         save_findings(self.store, findings, now)

@@ -30,6 +30,7 @@ JUDGE_SECONDS = 15.0
 FOLLOW_SECONDS = 10.0
 DELIVER_SECONDS = 2.0
 AUDIT_SECONDS = 3600.0
+RETENTION_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
@@ -108,6 +109,7 @@ def scheduled(service: Service, *, judge: bool) -> Iterator[Schedule]:
         schedule.every(DELIVER_SECONDS, "deliver", service.deliver)
         schedule.every(REFRESH_ALERTS_SECONDS, "refresh_alerts", service.refresh_alerts)
         schedule.every(AUDIT_SECONDS, "audit", service.audit_lately)
+        schedule.every(RETENTION_SECONDS, "retention", service.remove_old)
     schedule.start()
     try:
         yield schedule

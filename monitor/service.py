@@ -43,6 +43,7 @@ from monitor.late import LateWindow, LateWindows
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
+from monitor.retention import Keeper
 from monitor.secrets import read_secret
 from monitor.sources import Place, SourceError
 from monitor.store import StoreError, migrate
@@ -93,6 +94,7 @@ class Service:
             self.judge = Judge(self.store, self.references)
             self.late = LateWindows(self.store)
             read = self._read_log if config.sources.kafka is not None else None
+            self.keeper = Keeper(self.store, self.registry, self.references, config)
             self.auditor = Auditor(self.store, self.registry, self.references, self.ingest, read)
             self.desk = Desk(
                 self.ledger,
@@ -242,6 +244,24 @@ class Service:
             self.metrics.disagreements.set(len(found))
             for each in found:
                 log.error("the auditor found a disagreement", **each)
+
+    def remove_old(self, now: datetime) -> dict[str, int]:
+        """Remove what was kept for long enough, unless somebody else does. Gives how many rows went, by table."""
+        self.refresh_models(now)
+        with self._alone("", "", "retention", now) as granted:
+            removed = self.keeper.run(now, self._seen_until(now), self._judged_until) if granted else {}
+        gone = {table: rows for table, rows in removed.items() if rows}
+        if gone:
+            log.info("removed what was kept for long enough", **gone)
+        return gone
+
+    def _judged_until(self, model: Model) -> datetime:
+        """Where the first window begins that is still to be judged."""
+        if model.since is None:
+            return EPOCH
+        names = ((length, _kind_name("traffic", length)) for length in model.spec.windows)
+        lasts = ((length, self.ledger.last_finished(model.environment, model.name, name)) for length, name in names)
+        return min(floor(last or model.since, length) for length, last in lasts)
 
     def _read_log(self, source: str, first: int, last: int) -> tuple[list[bytes], list[float]]:
         from monitor.sources.kafka import read_range
