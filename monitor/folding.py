@@ -77,9 +77,11 @@ class Span:
     hours
         Those that hold.
     generations
-        The sums to read: of those hours, and those that the other hours begin with.
+        Their sums.
+    bases
+        The sums that other hours begin with.
     seals
-        The sealed sums of the other hours: the batches in them are left out.
+        All sealed sums of those: the batches in them are left out.
     cut
         Hours that reach out of the span, and of which only the sum is left.
     """
@@ -88,6 +90,7 @@ class Span:
     end: datetime
     hours: Sequence[datetime]
     generations: Sequence[int]
+    bases: Sequence[int] = ()
     seals: Sequence[int] = ()
     cut: Sequence[datetime] = ()
 
@@ -98,7 +101,7 @@ class Span:
         return {
             "start": self.start,
             "end": self.end,
-            "generations": self.generations,
+            "generations": [*self.generations, *self.bases],
             "folded_hours": [int(hour.timestamp()) for hour in self.hours],
             "batches_start": start,
             "batches_end": end,
@@ -127,7 +130,8 @@ def span(store: Store, environment: str, model: str, start: datetime, end: datet
         start,
         end,
         held["hour"].to_list(),
-        [*held["generation"].to_list(), *based["base"].to_list()],
+        held["generation"].to_list(),
+        based["base"].to_list(),
         _all(based["seals"]),
         cut["hour"].to_list(),
     )
@@ -169,7 +173,7 @@ def remove_sealed(store: Store, hours: Sequence[datetime], sealed_until: datetim
 def remove_old_sums(store: Store, now: datetime) -> int:
     """Remove sums that others took the place of, among the hours that were lately added up. Gives how many rows."""
     before = int((now - GRACE).timestamp()) << GENERATION_BITS
-    asked = {"before": before, "since": now - LATELY}
+    asked: dict[str, Parameter] = {"before": before, "since": now - LATELY}
     count = f"SELECT count() AS rows FROM profile_hours WHERE {OLD_SUMS}"  # noqa: S608 - our own words
     rows = int(store.select(count, **asked)["rows"][0])
     if rows:

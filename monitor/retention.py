@@ -30,7 +30,6 @@ OF_MODELS: Mapping[str, Mapping[str, str]] = {
         "profile_seals": "hour",
         "sealed_batches": "hour",
         "profile_batches": "minute",
-        "batch_hours": "hour",
     },
     "findings": {"findings": "end"},
 }
@@ -38,7 +37,7 @@ OF_MODELS: Mapping[str, Mapping[str, str]] = {
 COMMON: Mapping[str, Mapping[str, str]] = {
     "dead_letters": {"dead_letters": "received", "replayed_letters": "replayed"},
     "health": {"health": "timestamp"},
-    "batches": {"batches": "received"},
+    "batches": {"batches": "received", "batch_hours": "hour"},
     "judgements": {"judgements": "watched_until"},
 }
 ARRIVED_LATELY = (
@@ -80,13 +79,12 @@ class Keeper:
             self._write_down(what, horizons, now)
             for table, column in tables.items():
                 conditions = [f"({_of_models(names, column, at)})" for at, names in _together(horizons)]
-                lately = f" AND {ARRIVED_LATELY}" if table == "batch_hours" else ""
-                where = f"({' OR '.join(conditions)}){lately}"
-                removed[table] = removed.get(table, 0) + self._remove(table, where, lately=now - LATELY)
+                removed[table] = removed.get(table, 0) + self._remove(table, " OR ".join(conditions))
         for what, until in self._common(now, models).items():
             self._write_down(what, {("", ""): until}, now)
             for table, column in COMMON[what].items():
-                removed[table] = self._remove(table, f"{column} < {_time(until)}")
+                lately = f" AND {ARRIVED_LATELY}" if table == "batch_hours" else ""
+                removed[table] = self._remove(table, f"{column} < {_time(until)}{lately}", lately=now - LATELY)
         self._reclaim(removed)
         return removed
 

@@ -56,7 +56,7 @@ def read(store: Store, start: datetime = START, end: datetime = NOON) -> pl.Data
 
 
 def read_batches(store: Store, start: datetime = START, end: datetime = NOON) -> pl.DataFrame:
-    none_folded = replace(span(store, *ONE, start, end), hours=[], generations=[], seals=[])
+    none_folded = replace(span(store, *ONE, start, end), hours=[], generations=[], bases=[], seals=[])
     return store.query("window_profiles", **PLACE, layout_id="l", **none_folded.parameters).drop("filled")
 
 

@@ -19,7 +19,7 @@ FROM
 )
 WHERE (source, batch) IN (
     SELECT source, batch
-    FROM batches
+    FROM batches FINAL
     WHERE received >= {start:DateTime64(3, 'UTC')} AND received < {end:DateTime64(3, 'UTC')}
 )
 GROUP BY source, batch
