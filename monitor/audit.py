@@ -197,8 +197,8 @@ class Auditor:
         return "not repaired: its rows are not all kept, and it came from no log that can be read here"
 
     def _is_sealed(self, environment: str, model: str, hour: datetime) -> bool:
-        touched = self._store.query("profiled_hours", environment=environment, model=model, start=hour, end=hour + HOUR)
-        return bool(touched["base"].sum())
+        place = {"environment": environment, "model": model}
+        return not self._store.query("sealed_hours", **place, start=hour, end=hour + HOUR).is_empty()
 
     def _from_log(self, found: Disagreement, read: Read) -> str:
         """Take the same offsets in again, which replaces what is there; what is there too much is removed before."""

@@ -121,20 +121,18 @@ class Span:
 
 def span(store: Store, environment: str, model: str, start: datetime, end: datetime) -> Span:
     """Which hours of a span of time hold."""
-    touched = store.query("profiled_hours", environment=environment, model=model, start=start, end=end)
+    asked = {"environment": environment, "model": model}
+    touched = store.query("profiled_hours", **asked, start=start, end=end)
     whole = _within(touched, start, end)
     held = whole.filter(pl.col("generation") > 0)
-    based = whole.filter((pl.col("generation") == 0) & (pl.col("base") > 0))
-    cut = touched.filter(pl.col("base") > 0).join(whole, on="hour", how="anti")
-    return Span(
-        start,
-        end,
-        held["hour"].to_list(),
-        held["generation"].to_list(),
-        based["base"].to_list(),
-        _all(based["seals"]),
-        cut["hour"].to_list(),
-    )
+    hours, generations = held["hour"].to_list(), held["generation"].to_list()
+    if held.height == touched.height:
+        return Span(start, end, hours, generations)
+    others = touched.join(held, on="hour", how="anti")
+    sealed = store.query("sealed_hours", **asked, start=start, end=end).join(others, on="hour", how="semi")
+    based = _within(sealed, start, end)
+    cut = sealed.join(based, on="hour", how="anti")["hour"].to_list()
+    return Span(start, end, hours, generations, based["base"].to_list(), _all(based["seals"]), cut)
 
 
 def fold(store: Store, environment: str, model: str, start: datetime, end: datetime, now: datetime) -> int:
@@ -233,7 +231,7 @@ def _fold(store: Store, environment: str, model: str, hours: pl.DataFrame, now: 
     place = {"environment": environment, "model": model}
     asked = {"start": hours["hour"][0], "end": hours["hour"][-1] + HOUR}
     numbers = [int(hour.timestamp()) for hour in hours["hour"]]
-    based = hours.filter(pl.col("base") > 0)
+    based = store.query("sealed_hours", **place, **asked).join(hours, on="hour", how="semi")
     begin_with = {"bases": based["base"].to_list(), "seals": _all(based["seals"])}
     sums = store.query("hour_profiles", **place, **asked, **begin_with, hours=numbers).drop("filled")
     generations = pl.Series("generation", [_new_generation(now) for _ in numbers], pl.UInt64)
@@ -254,16 +252,18 @@ def _seal(
     asked = {"start": hours[0], "end": hours[-1] + HOUR}
     known = store.query("profiled_hours", **place, **asked).filter(pl.col("hour").is_in(list(hours)))
     held = known.filter((pl.col("generation") > 0) & (pl.col("folded") <= still_since))
+    sealed = store.query("sealed_hours", **place, **asked).join(held, on="hour", how="semi")
+    bases = dict(sealed.select("hour", "base").iter_rows())
     numbers = [int(hour.timestamp()) for hour in held["hour"]]
-    batches = store.query("batches_to_seal", **place, **asked, hours=numbers, seals=_all(held["seals"]))
-    generations = [*held["generation"].to_list(), *held["base"].to_list()]
+    batches = store.query("batches_to_seal", **place, **asked, hours=numbers, seals=_all(sealed["seals"]))
+    generations = [*held["generation"].to_list(), *bases.values()]
     sums = store.query("audit_sums", **place, **asked, generations=generations)
     sizes = {(hour, generation): events for hour, generation, events in sums.iter_rows()}
     counted = dict(batches.group_by("hour").agg(pl.col("events").sum()).iter_rows())
     whole = [
         (hour, generation)
-        for hour, generation, base in held.select("hour", "generation", "base").iter_rows()
-        if hour in counted and counted[hour] + sizes.get((hour, base), 0) == sizes.get((hour, generation), 0)
+        for hour, generation in held.select("hour", "generation").iter_rows()
+        if hour in counted and counted[hour] + sizes.get((hour, bases.get(hour)), 0) == sizes.get((hour, generation), 0)
     ]
     if not whole:
         return 0

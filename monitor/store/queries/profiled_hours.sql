@@ -1,12 +1,10 @@
 -- The hours with profiles that a span touches, how often they were written, their generation that still holds (0 where none
--- does), and of those whose batches may be gone the latest sum and all of them.
+-- does), and when it was made.
 SELECT
     marked.hour AS hour,
     marked.marks AS marks,
     if(folds.marks = marked.marks, folds.generation, 0) AS generation,
-    folds.folded AS folded,
-    sealed.base AS base,
-    sealed.seals AS seals
+    folds.folded AS folded
 FROM
 (
     SELECT hour, sum(marks) AS marks
@@ -22,12 +20,4 @@ LEFT JOIN
     WHERE environment = {environment:String} AND model = {model:String}
         AND hour >= toStartOfHour({start:DateTime64(3, 'UTC')}) AND hour < {end:DateTime64(3, 'UTC')}
 ) AS folds ON marked.hour = folds.hour
-LEFT JOIN
-(
-    SELECT hour, argMax(generation, (sealed, generation)) AS base, arraySort(groupUniqArray(generation)) AS seals
-    FROM profile_seals
-    WHERE environment = {environment:String} AND model = {model:String}
-        AND hour >= toStartOfHour({start:DateTime64(3, 'UTC')}) AND hour < {end:DateTime64(3, 'UTC')}
-    GROUP BY hour
-) AS sealed ON marked.hour = sealed.hour
 ORDER BY hour
