@@ -66,8 +66,9 @@ def _measure(service: Service) -> None:
             _read(f"`read_traffic`, 1 h, {servers}", lambda at=start: read_traffic(service.store, model, at, at + HOUR))
         )  # type: ignore[misc]  # the same
     service.store.execute("TRUNCATE TABLE profile_batches")
-    of_one = [line for line in next(bodies(20_000, models=MODELS)).split(b"\n") if b'"model":"m"' in line]
-    service.take(b"\n".join(of_one), "http")
+    lines = next(bodies(20_000)).split(b"\n")
+    for n in range(MODELS):  # batches of one model in place of models of one batch
+        service.take(b"\n".join(lines[n::MODELS]), "http")
     _compare(service.store, f"{MODELS} models in one batch", "profile_batches", START, layout.size)
 
 
@@ -112,23 +113,22 @@ def _write_hours(store: Store, model: Model, shares: np.ndarray, start: datetime
 
 
 def _compare(store: Store, what: str, table: str, start: datetime, size: int) -> None:
-    """The same rows in two tables, each read as a window is. Of batches there are as many as there are models."""
+    """The same rows in two tables, each read as a window is. Of batches, each stands for a model."""
     of_batches = table == "profile_batches"
     where = "1" if of_batches else f"toDate(hour) = '{start:%Y-%m-%d}'"
-    name = "concat(model, if(number > 0, toString(number), '')) AS model" if of_batches else "model"
+    name = "if(batch = (SELECT min(batch) FROM profile_batches), model, batch) AS model" if of_batches else "model"
     key = f"environment, {name}, {'minute' if of_batches else 'hour'} AS at, version, server, role, segment, weight, n"
-    source = f"{table} FINAL {f'CROSS JOIN numbers({MODELS}) AS copies' if of_batches else ''}"
     number = "UInt32" if table == "profile_batches" else "UInt64"
     dense = f"arrayMap(i -> counts[indexOf(cells, i)], range(toUInt32({size}))) AS dense"
     for name, columns in (("sparse", "cells, counts"), ("dense", dense)):
         store.execute("DROP TABLE IF EXISTS tried")
-        made = f"SELECT {key}, {columns} FROM {source} WHERE {where}"  # noqa: S608 - our own words
+        made = f"SELECT {key}, {columns} FROM {table} FINAL WHERE {where}"  # noqa: S608 - our own words
         store.execute(f"CREATE TABLE tried ENGINE = MergeTree ORDER BY (environment, model, at) AS {made}")
         parts = (
             "SELECT sum(rows) AS rows, sum(bytes_on_disk) AS bytes FROM system.parts WHERE active AND table = 'tried'"
         )
         rows, size_on_disk = store.select(parts).row(0)
-        filled = store.select(f"SELECT sum(length(cells)) AS n FROM {source} WHERE {where}")["n"][0]  # noqa: S608 - the same
+        filled = store.select(f"SELECT sum(length(cells)) AS n FROM {table} FINAL WHERE {where}")["n"][0]  # noqa: S608 - the same
         added = f"sumMap(cells, CAST(counts, 'Array({number})'))" if name == "sparse" else "sumForEach(dense)"
         sql = f"SELECT server, sum(n), {added} AS filled FROM tried WHERE model = 'm' GROUP BY server"  # noqa: S608 - the same
         _say(
