@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 from given import NOON, ServiceMaker, StillClock, ndjson, prediction
+from polars.testing import assert_frame_equal
 
 from alerts.ledger import Claim
 from monitor.config import ClickHouseSpec, Config
@@ -116,6 +117,17 @@ def test_each_kind_of_thing_goes_in_its_time(kind: str, request: pytest.FixtureR
     run(service, clock, 95 * DAY)
     assert counts(service)["dead_letters"] == 0
     assert audited(service, clock) == []
+
+
+def test_requests_by_the_minute_stay_to_be_seen(service: Service, clock: StillClock) -> None:
+    columns = "server, sum(n) AS n, min(minute) AS first, max(minute) AS last"
+    shown = f"SELECT {columns} FROM profiles WHERE model = 'm' GROUP BY server ORDER BY server"  # noqa: S608 - our own words
+    before = service.store.select(shown)
+    for days in (0, 4):
+        run(service, clock, days * DAY)
+        clock.at += HOUR
+        assert_frame_equal(service.store.select(shown), before)
+    assert counts(service)["profile_batches"] == 0
 
 
 def test_an_hour_that_is_not_judged_yet_keeps_its_batches(make_service: ServiceMaker, clock: StillClock) -> None:
