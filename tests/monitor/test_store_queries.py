@@ -78,6 +78,8 @@ def fill(service: Service) -> None:
         "removed": [NOON],
     }
     service.store.insert("removals", pl.DataFrame(removed))
+    sealed = {"environment": ["production"], "model": ["m"], "hour": [NOON - 3 * HOUR], "sealed": [NOON]}
+    service.store.insert("profile_seals", pl.DataFrame(sealed).with_columns(generation=pl.lit(7, pl.UInt64)))
     service.store.execute("DELETE FROM predictions WHERE prediction_id = 'p3'")
     forgotten = pl.DataFrame({"environment": ["production"], "model": ["m"], "forgotten": [NOON]})
     service.store.insert("forgotten", forgotten.with_columns(id_hash=pl.lit(hashlib.sha256(b"p9").hexdigest().upper())))
