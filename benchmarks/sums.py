@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +57,9 @@ def _measure(service: Service) -> None:
         _write_hours(service.store, model, shares, start, servers)
         fold(service.store, "production", "m", start, start + 24 * HOUR, start)
         _compare(service.store, f"a day, {servers} server{'s' * (servers > 1)}", "profile_hours", start, layout.size)
-        _say(
-            _read(
-                f"`read_traffic`, 24 h, {servers}",
-                lambda at=start: read_traffic(service.store, model, at, at + 24 * HOUR),
-            )
-        )  # type: ignore[misc]  # mypy cannot infer it
-        _say(
-            _read(f"`read_traffic`, 1 h, {servers}", lambda at=start: read_traffic(service.store, model, at, at + HOUR))
-        )  # type: ignore[misc]  # the same
+        for hours in (24, 1):
+            read = partial(read_traffic, service.store, model, start, start + hours * HOUR)
+            _say(_read(f"`read_traffic`, {hours} h, {servers}", read))
     service.store.execute("TRUNCATE TABLE profile_batches")
     lines = next(bodies(20_000)).split(b"\n")
     for n in range(MODELS):  # batches of one model in place of models of one batch
@@ -131,13 +126,8 @@ def _compare(store: Store, what: str, table: str, start: datetime, size: int) ->
         filled = store.select(f"SELECT sum(length(cells)) AS n FROM {table} FINAL WHERE {where}")["n"][0]  # noqa: S608 - the same
         added = f"sumMap(cells, CAST(counts, 'Array({number})'))" if name == "sparse" else "sumForEach(dense)"
         sql = f"SELECT server, sum(n), {added} AS filled FROM tried WHERE model = 'm' GROUP BY server"  # noqa: S608 - the same
-        _say(
-            _read(
-                f"{what} | {rows:,} | {filled / rows / size:.0%} | {name} | {size_on_disk:,}",
-                lambda q=sql: store.select(q),
-                bare=True,
-            )
-        )  # type: ignore[misc]  # mypy cannot infer it
+        told = f"{what} | {rows:,} | {filled / rows / size:.0%} | {name} | {size_on_disk:,}"
+        _say(_read(told, partial(store.select, sql), bare=True))
 
 
 def _read(what: str, read: Callable[[], object], *, bare: bool = False) -> str:
