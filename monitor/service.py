@@ -297,7 +297,6 @@ class Service:
 
         Their findings take the place of the earlier ones. Nothing is decided on them, so no alarm is repeated.
         """
-        self.refresh_models(now)
         return sum(self._judge_again(late, now) for late in self.late.due(now)[:MOST_WINDOWS_A_TICK])
 
     def follow(self, now: datetime) -> None:
@@ -387,10 +386,10 @@ class Service:
     def _judge_again(self, late: LateWindow, now: datetime) -> bool:
         """Judge a window again, unless somebody else does, or did with the events that there are by now."""
         window, kind = late.judged.window, late.judged.kind
-        model = self.registry.get(window.environment, window.model)
+        model = self.registry.find(window.environment, window.model)
         length = window.end - window.start
-        if length not in model.spec.windows or window.start != floor(window.start, length):
-            return False  # somebody asked for it once
+        if model is None or length not in model.spec.windows or window.start != floor(window.start, length):
+            return False  # somebody asked for it once, or the model is not known here yet
         name = _kind_name(kind, length)
         claim = Claim(
             window.environment, window.model, f"{name} at {late.marks}", window.start, window.end, self._owner

@@ -211,7 +211,6 @@ def test_without_late_events_one_query_is_all_it_costs(service: Service, monkeyp
         asked.append(name)
         return query(name, **parameters)
 
-    monkeypatch.setattr(service, "refresh_models", lambda _: None)
     monkeypatch.setattr(service.store, "query", counting)
     service.judge_late(LATER)
     assert asked == ["late_windows"]
