@@ -2,6 +2,8 @@
 
 ``take``, for the findings of each window:
     judge → set aside what accuses the gone → advance the incidents → tell → ask for an action, unless a guard objects
+``judged_again``, for a window that late events have changed:
+    only write down that it was; its findings are kept, and nothing is decided on them
 ``follow``, at every tick:
     look for the effect of actions → retire the incidents whose subject has gone
 ``deliver``, as often as you like:
@@ -28,7 +30,7 @@ from alerts.actions.rollback import Rollback, has_effect, refusal, target_share
 from alerts.delivery import send as send_over_http
 from alerts.incidents import Change, Incident, advance, incident_key, retire
 from alerts.ledger import Book, Claim, Ledger, UnknownActionError, WrongTokenError
-from alerts.ledger.records import Message
+from alerts.ledger.records import Message, rfc3339
 from alerts.messages import alert_body, new_message_id, rollback_body
 from alerts.notifiers import Notifier
 from alerts.policy import ModelRules, Policy, Verdict, judge_window
@@ -106,6 +108,19 @@ class Desk:
                 gone = has_gone(lately, policy.watch, verdict.version, verdict.server)
                 if not (gone and verdict.state == "drifted"):
                     self._advance(book, now, policy, verdict, serving)
+        return True
+
+    def judged_again(self, now: datetime, claim: Claim, rows: int | None) -> bool:
+        """Write down that a window was judged again, as so many more rows came late; None: that is not to be told.
+
+        Nothing is decided on it. False, and nothing is written, when the claim was lost meanwhile.
+        """
+        with self._ledger.writing() as book:
+            if not book.finish(claim, now):
+                return False
+            if rows is not None:
+                span = {"start": rfc3339(claim.start), "end": rfc3339(claim.end)}
+                book.log(now, "judged_again", claim.environment, claim.model, **span, late_rows=rows)
         return True
 
     def _advance(self, book: Book, now: datetime, policy: Policy, verdict: Verdict, serving: Served) -> None:

@@ -31,6 +31,7 @@ from monitor.adapters import FullError, Sender
 from monitor.audit import AuditError
 from monitor.config import ApiKey, ConfigError, Scope
 from monitor.events import json_schema
+from monitor.folding import GoneError
 from monitor.foreign import UnknownAdapterError
 from monitor.overview import overview
 from monitor.reference import TableError, read_table
@@ -442,6 +443,7 @@ _STATUS: Mapping[type[Exception], int] = {
     WrongTokenError: 401,
     BadCallbackError: 400,
     LayoutError: 422,
+    GoneError: 410,
     TableError: 422,
     BadTableError: 400,
     LargeTableError: 413,

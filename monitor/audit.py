@@ -18,6 +18,7 @@ from monitor.forgetting import remove_forgotten
 from monitor.ingest import Ingest, Origin
 from monitor.reference import References
 from monitor.registry import Registry
+from monitor.retention import removed_until
 from monitor.sources import SourceError
 from monitor.store import Store
 from monitor.store.literals import literal, render
@@ -80,9 +81,13 @@ class Auditor:
 
     def audit(self, start: datetime, end: datetime, now: datetime, *, repair: bool) -> list[Disagreement]:
         """Everything that does not agree: of the hours in a span, and of the batches that arrived in it."""
-        found = [*self._overlaps(start, end), *self._gaps(start, end), *self._batches(start, end)]
+        since = removed_until(self._store, "", "")
+        counted_since = max(start, since.get("batches", EPOCH))
+        found = [*self._overlaps(counted_since, end), *self._gaps(counted_since, end)]
+        found += self._batches(counted_since, end, since.get("dead_letters", EPOCH))
         for model in self._registry.models():
             asked = {"environment": model.environment, "model": model.name}
+            start = max(start, removed_until(self._store, **asked).get("hours", EPOCH))
             busy: set[datetime] = set()
             found += [*self._hours(asked, start, end, now, busy), *self._sums(asked, start, end, busy)]
         return list(self._repaired(found)) if repair else found
@@ -109,8 +114,9 @@ class Auditor:
             if missing:
                 yield Disagreement(GAP, missing, 0, source=source, batch=str(first), lacking=(first, last))
 
-    def _batches(self, start: datetime, end: datetime) -> Iterator[Disagreement]:
-        for row in self._store.query("audit_batches", start=start, end=end).iter_rows(named=True):
+    def _batches(self, start: datetime, end: datetime, letters_since: datetime) -> Iterator[Disagreement]:
+        asked = {"start": start, "end": end, "letters_since": letters_since}
+        for row in self._store.query("audit_batches", **asked).iter_rows(named=True):
             place = {"source": row["source"], "batch": row["batch"]}
             if row["rejected"] != row["dead_letters"]:
                 yield Disagreement("dead letters", row["rejected"], row["dead_letters"], **place)
@@ -121,6 +127,7 @@ class Auditor:
         self, asked: Mapping[str, str], start: datetime, end: datetime, now: datetime, busy: set[datetime]
     ) -> Iterator[Disagreement]:
         """``busy`` gets the hours to which something is being written."""
+        rows_since = removed_until(self._store, **asked).get("rows", EPOCH)
         for row in self._store.query("audit_hours", **asked, start=start, end=end).iter_rows(named=True):
             place: dict[str, Any] = {**asked, "hour": row["hour"], "source": row["source"], "batch": row["batch"]}
             finished = self._offsets(row["source"], row["batch"]) is not None
@@ -133,7 +140,7 @@ class Auditor:
                 ("feature rows", row["features"], row["feature_rows"]),
                 (KEYS, row["undeclared_keys"], row["named_keys"]),
             )
-            for what, expected, held in sides:
+            for what, expected, held in sides if row["hour"] >= rows_since else sides[:1]:
                 if expected > held or (expected < held and what != KEYS):
                     yield Disagreement(
                         what if finished else f"{what} of a batch never finished", expected, held, **place
@@ -179,6 +186,8 @@ class Auditor:
         if found.what == SUM and found.hour is not None:
             hour = {"environment": [found.environment], "model": [found.model], "minute": [found.hour]}
             mark(self._store, pl.DataFrame(hour))
+            if self._is_sealed(found.environment, found.model, found.hour):
+                return "not repaired: its batches are not kept any more, only their sum"
             return "the hour is added up anew when it is read next"
         if found.source.startswith(KAFKA) and self._read is not None:
             try:
@@ -188,6 +197,10 @@ class Auditor:
         if found.what == PROFILES and found.hour is not None:
             return self._from_rows(found)
         return "not repaired: its rows are not all kept, and it came from no log that can be read here"
+
+    def _is_sealed(self, environment: str, model: str, hour: datetime) -> bool:
+        place = {"environment": environment, "model": model}
+        return not self._store.query("sealed_hours", **place, start=hour, end=hour + HOUR).is_empty()
 
     def _from_log(self, found: Disagreement, read: Read) -> str:
         """Take the same offsets in again, which replaces what is there; what is there too much is removed before."""

@@ -339,14 +339,15 @@ def _expected() -> tuple[type[Exception], ...]:
     from monitor.audit import AuditError
     from monitor.config import ConfigError
     from monitor.demo.fleet import FleetError
+    from monitor.folding import GoneError
     from monitor.reference import TableError
     from monitor.registry import UnknownModelError
     from monitor.remote import RemoteError
     from monitor.store import StoreError
     from monitor.tables import BadTableError
 
-    told = (AuditError, ConfigError, FleetError, LayoutError, LedgerError, RemoteError, StoreError, TableError)
-    return (*told, BadTableError, UnknownModelError)
+    told = (AuditError, BadTableError, ConfigError, FleetError, GoneError, LayoutError, LedgerError, RemoteError)
+    return (*told, StoreError, TableError, UnknownModelError)
 
 
 def _check_rooms() -> None:

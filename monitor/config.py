@@ -31,6 +31,8 @@ KEY_FIELDS = {"type", "environment", "model", "version", "server", "prediction_i
 READ_FIELDS = {"at", "row", "features", "segments", "sampling_fraction", "status", "role", "latency_ms", "text"}
 LONGEST_WINDOW = timedelta(days=366)
 LONGEST_DELAY = timedelta(days=3660)
+LONGEST_KEPT = timedelta(days=36600)
+ROWS_KEPT = timedelta(days=90)
 Task = Literal["classification", "regression"]
 Monitor = Literal["drift", "servers", "versions", "accuracy", "latency", "errors", "schema", "silence", "fleet"]
 Scope = Literal["ingest", "read", "admin"]
@@ -71,6 +73,12 @@ def _delay(value: timedelta) -> timedelta:
     return value
 
 
+def _kept(value: timedelta) -> timedelta:
+    if not timedelta(days=1) <= value <= LONGEST_KEPT:
+        raise ValueError(f"must be from 1d to {format_duration(LONGEST_KEPT)}")
+    return value
+
+
 def _http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -107,6 +115,7 @@ ClickHouseUrl = Annotated[
 ]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 WindowLength = Annotated[Duration, AfterValidator(_whole_minutes)]
+Kept = Annotated[Duration, AfterValidator(_kept)]
 Time = Annotated[datetime, AfterValidator(_utc)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -180,6 +189,26 @@ class Privacy(_Spec):
         return self
 
 
+class Retention(_Spec):
+    """How long what came in is kept, by the time of the events.
+
+    rows
+        Predictions, feature rows and labels. Left out: 90 days, or as long as judging needs them if that is longer.
+    minutes
+        Profiles as batches brought them, by the minute, after their hour was added up and nothing more came in for it.
+        Late events have their windows judged again for as long. To be longer than any pause of ingest.
+    hours
+        Profiles of whole hours.
+    findings
+        What was measured of windows.
+    """
+
+    rows: Kept | None = None
+    minutes: Kept = timedelta(days=3)
+    hours: Kept = timedelta(days=400)
+    findings: Kept = timedelta(days=400)
+
+
 class ModelSpec(_Spec):
     """What is known of a model and what to watch in it."""
 
@@ -203,6 +232,17 @@ class ModelSpec(_Spec):
     minimum_rows: Annotated[int, Field(ge=1)] = 200
     false_alarms_per_week: Annotated[float, Field(gt=0)] = 1.0
     privacy: Privacy = Privacy()
+    retention: Retention = Retention()
+
+    @property
+    def needs_rows(self) -> timedelta:
+        """For how long rows are needed: until accuracy was judged, and judged again with late events."""
+        return max(self.windows) + self.label_delay + self.retention.minutes
+
+    @property
+    def rows_kept(self) -> timedelta:
+        """How long rows are kept."""
+        return self.retention.rows or max(ROWS_KEPT, self.needs_rows)
 
     @property
     def num_names(self) -> tuple[str, ...]:
@@ -380,6 +420,13 @@ class OneOf:
         return core_schema.tagged_union_schema(schemas, "kind")
 
 
+class CommonRetention(_Spec):
+    """How long is kept what belongs to no model, by the time of its arrival."""
+
+    dead_letters: Kept = timedelta(days=90)
+    health: Kept = timedelta(days=90)
+
+
 class Config(_Spec):
     """The whole file."""
 
@@ -393,11 +440,13 @@ class Config(_Spec):
     notifiers: dict[str, Annotated[Notifier, OneOf(kinds_in(alerts.notifiers))]] = Field(default_factory=dict)
     actions: dict[str, Annotated[Rollback, _with_durations(Rollback)]] = Field(default_factory=dict)
     api_keys: tuple[ApiKey, ...] = ()
+    retention: CommonRetention = CommonRetention()
 
     @functools.cached_property
     def intake_revision(self) -> str:
         """A hash of what decides what becomes of an event."""
-        decides = self.model_dump_json(include={"models", "unknown_models"})
+        kept = {"models": {"__all__": {"retention"}}}
+        decides = self.model_dump_json(include={"models", "unknown_models"}, exclude=kept)
         return hashlib.sha256(decides.encode()).hexdigest()[:12]
 
     def problems(self) -> Iterator[str]:
@@ -443,6 +492,24 @@ def _model_problems(name: str, spec: ModelSpec) -> Iterator[str]:
             yield f"models.{name}.features: {feature!r} begins with the mark of a model's outputs; rename it"
     for problem in _privacy_problems(spec.privacy):
         yield f"models.{name}.privacy{problem}"
+    for problem in _retention_problems(spec):
+        yield f"models.{name}.retention{problem}"
+
+
+def _retention_problems(spec: ModelSpec) -> Iterator[str]:
+    longest, kept = format_duration(max(spec.windows)), spec.retention
+    if spec.rows_kept < spec.needs_rows:
+        yield (
+            f".rows: {format_duration(spec.rows_kept)} is too short: the longest window ({longest}), label_delay "
+            f"({format_duration(spec.label_delay)}) and retention.minutes ({format_duration(kept.minutes)}) need "
+            f"{format_duration(spec.needs_rows)}"
+        )
+    needed = max(spec.windows) + kept.minutes
+    if kept.hours < needed:
+        yield (
+            f".hours: {format_duration(kept.hours)} is too short: the longest window ({longest}) and retention.minutes "
+            f"({format_duration(kept.minutes)}) need {format_duration(needed)}"
+        )
 
 
 def _privacy_problems(privacy: Privacy) -> Iterator[str]:

@@ -2,6 +2,9 @@
 
 A batch's own profiles are never touched. An hour is always made anew as a whole, and counts only as long as nothing was
 written to its batches since: each write leaves a mark behind its rows, and an hour knows how many marks it has seen.
+
+Batches do not stay for ever. A sum that is sealed stands for the batches in it: they may be removed, and a later sum of
+the hour begins with the sealed one and leaves them out, even if they come again.
 """
 
 from __future__ import annotations
@@ -14,10 +17,53 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from monitor.store import Parameter, Store
+from monitor.store.literals import render
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 HOURS_AT_ONCE = 24
+GENERATION_BITS = 32
+GRACE = timedelta(hours=1)
+"""Nobody takes so long to read or to make an hour."""
+LATELY = timedelta(days=7)
+OLD_SUMS = """
+    generation < {before:UInt64}
+    AND (environment, model, hour) IN
+        (SELECT environment, model, hour FROM profile_folds WHERE folded >= {since:DateTime64(3, 'UTC')})
+    AND (environment, model, hour, generation) NOT IN
+        (SELECT environment, model, hour, generation FROM profile_folds FINAL)
+    AND (environment, model, hour, generation) NOT IN
+    (
+        SELECT environment, model, hour, argMax(generation, (sealed, generation))
+        FROM profile_seals
+        GROUP BY environment, model, hour
+    )
+"""
+REMOVE_SEALED = """
+DELETE FROM profile_batches
+WHERE minute >= {start:DateTime64(3, 'UTC')} AND minute < {end:DateTime64(3, 'UTC')}
+    AND toUnixTimestamp(toStartOfHour(minute)) IN {hours:Array(UInt64)}
+    AND (environment, model, toUnixTimestamp(toStartOfHour(minute)), source, batch) IN
+    (
+        SELECT environment, model, toUnixTimestamp(hour), source, batch
+        FROM sealed_batches
+        WHERE hour >= {start:DateTime64(3, 'UTC')} AND hour < {end:DateTime64(3, 'UTC')}
+            AND toUnixTimestamp(hour) IN {hours:Array(UInt64)}
+            AND (environment, model, hour, generation) IN
+            (
+                SELECT environment, model, hour, generation
+                FROM profile_seals
+                WHERE sealed <= {sealed_until:DateTime64(3, 'UTC')}
+                    AND hour >= {start:DateTime64(3, 'UTC')} AND hour < {end:DateTime64(3, 'UTC')}
+            )
+    )
+SETTINGS allow_nondeterministic_mutations = 1
+"""
+"""Replicas are told to trust the inner question: what it reads was written long before."""
+
+
+class GoneError(LookupError):
+    """What is asked for is not kept any more in the detail that it needs. The message says what is."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +71,26 @@ class Span:
     """From where the profiles of a span of time are read: whole hours that hold, and batches for the rest.
 
     The queries that read profiles take its ``parameters``. What is written to those hours meanwhile is not in them.
+
+    hours
+        Those that hold.
+    generations
+        Their sums.
+    bases
+        The sums that other hours begin with.
+    seals
+        All sealed sums of those: the batches in them are left out.
+    cut
+        Hours that reach out of the span, and of which only the sum is left.
     """
 
     start: datetime
     end: datetime
     hours: Sequence[datetime]
     generations: Sequence[int]
+    bases: Sequence[int] = ()
+    seals: Sequence[int] = ()
+    cut: Sequence[datetime] = ()
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -39,10 +99,11 @@ class Span:
         return {
             "start": self.start,
             "end": self.end,
-            "generations": self.generations,
+            "generations": [*self.generations, *self.bases],
             "folded_hours": [int(hour.timestamp()) for hour in self.hours],
             "batches_start": start,
             "batches_end": end,
+            "seals": self.seals,
         }
 
     def _batches(self) -> tuple[datetime, datetime]:
@@ -58,16 +119,63 @@ class Span:
 
 def span(store: Store, environment: str, model: str, start: datetime, end: datetime) -> Span:
     """Which hours of a span of time hold."""
-    hours = _hours(store, environment, model, start, end).filter(pl.col("generation") > 0)
-    return Span(start, end, hours["hour"].to_list(), hours["generation"].to_list())
+    asked = {"environment": environment, "model": model}
+    touched = store.query("profiled_hours", **asked, start=start, end=end)
+    whole = _within(touched, start, end)
+    held = whole.filter(pl.col("generation") > 0)
+    hours, generations = held["hour"].to_list(), held["generation"].to_list()
+    if held.height == touched.height:
+        return Span(start, end, hours, generations)
+    others = touched.join(held, on="hour", how="anti")
+    sealed = store.query("sealed_hours", **asked, start=start, end=end).join(others, on="hour", how="semi")
+    based = _within(sealed, start, end)
+    cut = sealed.join(based, on="hour", how="anti")["hour"].to_list()
+    return Span(start, end, hours, generations, based["base"].to_list(), _all(based["seals"]), cut)
 
 
 def fold(store: Store, environment: str, model: str, start: datetime, end: datetime, now: datetime) -> int:
     """Make the whole hours of a span of time that do not hold. Gives how many."""
-    stale = _hours(store, environment, model, start, end).filter(pl.col("generation") == 0)
+    touched = store.query("profiled_hours", environment=environment, model=model, start=start, end=end)
+    stale = _within(touched, start, end).filter(pl.col("generation") == 0)
     for some in stale.iter_slices(HOURS_AT_ONCE):
-        _fold(store, environment, model, some.select("hour", "marks"), now)
+        _fold(store, environment, model, some, now)
     return stale.height
+
+
+def seal(
+    store: Store, environment: str, model: str, hours: Sequence[datetime], still_since: datetime, now: datetime
+) -> int:
+    """Let sums stand for their batches, where they hold and nothing was written since a time. Gives how many hours.
+
+    Only a sum of which all batches are there is sealed: they have as many events as it. Else one that comes in at this
+    moment could be left out for ever. ``remove_sealed`` removes the batches.
+    """
+    done = 0
+    for start in range(0, len(hours), HOURS_AT_ONCE):
+        some = hours[start : start + HOURS_AT_ONCE]
+        done += _seal(store, environment, model, some, still_since, now)
+    return done
+
+
+def remove_sealed(store: Store, hours: Sequence[datetime], sealed_until: datetime) -> None:
+    """Remove batches that are in sums sealed before a time, of some hours, of all models.
+
+    That time should be a while ago, so that whoever began to read before has ended.
+    """
+    asked = {"start": min(hours), "end": max(hours) + HOUR, "sealed_until": sealed_until}
+    store.execute(render(REMOVE_SEALED, {**asked, "hours": [int(hour.timestamp()) for hour in hours]}))
+
+
+def remove_old_sums(store: Store, now: datetime) -> int:
+    """Remove sums that others took the place of, among the hours that were lately added up. Gives how many rows."""
+    before = int((now - GRACE).timestamp()) << GENERATION_BITS
+    asked: dict[str, Parameter] = {"before": before, "since": now - LATELY}
+    count = f"SELECT count() AS rows FROM profile_hours WHERE {OLD_SUMS}"  # noqa: S608 - our own words
+    rows = int(store.select(count, **asked)["rows"][0])
+    if rows:
+        trusted = "SETTINGS allow_nondeterministic_mutations = 1"
+        store.execute(render(f"DELETE FROM profile_hours WHERE {OLD_SUMS} {trusted}", asked))  # noqa: S608 - our own
+    return rows
 
 
 def mark(store: Store, profiles: pl.DataFrame) -> None:
@@ -96,10 +204,13 @@ def count_hours(profiles: pl.DataFrame, predictions: pl.DataFrame, features: pl.
     return every.with_columns(pl.col("prediction_rows", "feature_rows").fill_null(0)).collect()
 
 
-def _hours(store: Store, environment: str, model: str, start: datetime, end: datetime) -> pl.DataFrame:
+def _within(hours: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
     """The hours that lie in a span as a whole."""
-    hours = store.query("profiled_hours", environment=environment, model=model, start=start, end=end)
-    return hours.filter(pl.col("hour") <= end - HOUR)
+    return hours.filter((pl.col("hour") >= start) & (pl.col("hour") <= end - HOUR))
+
+
+def _all(lists: pl.Series) -> list[int]:
+    return [number for some in lists.to_list() for number in some]
 
 
 def _fold(store: Store, environment: str, model: str, hours: pl.DataFrame, now: datetime) -> None:
@@ -107,8 +218,45 @@ def _fold(store: Store, environment: str, model: str, hours: pl.DataFrame, now: 
     place = {"environment": environment, "model": model}
     asked = {"start": hours["hour"][0], "end": hours["hour"][-1] + HOUR}
     numbers = [int(hour.timestamp()) for hour in hours["hour"]]
-    sums = store.query("hour_profiles", **place, **asked, hours=numbers).drop("filled")
-    generations = pl.Series("generation", [secrets.randbits(63) | 1 for _ in numbers], pl.UInt64)
-    named = hours.with_columns(generations, **{name: pl.lit(value) for name, value in place.items()})
+    based = store.query("sealed_hours", **place, **asked).join(hours, on="hour", how="semi")
+    begin_with = {"bases": based["base"].to_list(), "seals": _all(based["seals"])}
+    sums = store.query("hour_profiles", **place, **asked, **begin_with, hours=numbers).drop("filled")
+    generations = pl.Series("generation", [_new_generation(now) for _ in numbers], pl.UInt64)
+    named = hours.select("hour", "marks", generations, **{name: pl.lit(value) for name, value in place.items()})
     store.insert("profile_hours", sums.join(named.drop("marks"), on="hour"))
     store.insert("profile_folds", named.with_columns(folded=pl.lit(now)))
+
+
+def _new_generation(now: datetime) -> int:
+    """A number that nobody has, and that tells when it was given."""
+    return int(now.timestamp()) << GENERATION_BITS | secrets.randbits(GENERATION_BITS) | 1
+
+
+def _seal(
+    store: Store, environment: str, model: str, hours: Sequence[datetime], still_since: datetime, now: datetime
+) -> int:
+    place = {"environment": environment, "model": model}
+    asked = {"start": hours[0], "end": hours[-1] + HOUR}
+    known = store.query("profiled_hours", **place, **asked).filter(pl.col("hour").is_in(list(hours)))
+    held = known.filter((pl.col("generation") > 0) & (pl.col("folded") <= still_since))
+    sealed = store.query("sealed_hours", **place, **asked).join(held, on="hour", how="semi")
+    bases = dict(sealed.select("hour", "base").iter_rows())
+    numbers = [int(hour.timestamp()) for hour in held["hour"]]
+    batches = store.query("batches_to_seal", **place, **asked, hours=numbers, seals=_all(sealed["seals"]))
+    generations = [*held["generation"].to_list(), *bases.values()]
+    sums = store.query("audit_sums", **place, **asked, generations=generations)
+    sizes = {(hour, generation): events for hour, generation, events in sums.iter_rows()}
+    counted = dict(batches.group_by("hour").agg(pl.col("events").sum()).iter_rows())
+    whole = [
+        (hour, generation)
+        for hour, generation in held.select("hour", "generation").iter_rows()
+        if hour in counted and counted[hour] + sizes.get((hour, bases.get(hour)), 0) == sizes.get((hour, generation), 0)
+    ]
+    if not whole:
+        return 0
+    named = pl.DataFrame(whole, {"hour": held.schema["hour"], "generation": pl.UInt64}, orient="row").with_columns(
+        **{name: pl.lit(value) for name, value in place.items()}
+    )
+    store.insert("sealed_batches", batches.drop("events").join(named, on="hour"))
+    store.insert("profile_seals", named.with_columns(sealed=pl.lit(now)))  # from here on it counts
+    return len(whole)

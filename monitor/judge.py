@@ -18,6 +18,7 @@ from monitor.conflicts import fleet_findings
 from monitor.findings import save_findings
 from monitor.fleet import BEGINNING, served
 from monitor.folding import fold
+from monitor.late import Judgement, count_marks, judged_outcomes, judged_traffic, save_judgement
 from monitor.measure import Measure, accuracy_findings, no_reference
 from monitor.past import read_past
 from monitor.reference import References, window_name
@@ -25,7 +26,7 @@ from monitor.registry import Model
 from monitor.schema import schema_findings
 from monitor.silence import silence_findings
 from monitor.store import Store
-from monitor.windows import Traffic, read_traffic
+from monitor.windows import Traffic, read_traffic, whole_hours
 
 DAY = timedelta(days=1)
 
@@ -40,23 +41,64 @@ class Judge:
     def traffic(self, model: Model, window: Window, now: datetime) -> list[Finding]:
         """Drift, contrasts, latency, errors and volume, from all events of a window."""
         model, problem = self._with_reference(model, now)
-        fold(self.store, model.environment, model.name, window.start, window.end, now)
-        traffic = read_traffic(self.store, model, window.start, window.end)
-        if model.layout is not None and traffic.unplaced():
-            self.references.complete(model, window.start, window.end)
-            traffic = read_traffic(self.store, model, window.start, window.end)
+        judgement, traffic = self._read(model, window, now)
         findings = list(Measure(model, window, traffic, self._baseline_version(model, window, traffic)).findings())
         if problem and "drift" in model.spec.monitors:
             findings.append(no_reference(window, traffic.rows(), problem))
         findings.extend(self._health(model, window))
         findings.extend(self._observed(model, window, traffic))
         save_findings(self.store, findings, now)
+        save_judgement(self.store, judgement, model, now)
         return findings
 
     def labels(self, model: Model, window: Window, now: datetime) -> list[Finding]:
         """Accuracy of the predictions of a window. All have had ``label_delay`` to get their labels."""
         if "accuracy" not in model.spec.monitors:
             return []
+        judgement, outcomes = self._read_outcomes(model, window)
+        # By the time that labels are there, only whole hours may be left.
+        traffic = read_traffic(self.store, model, *whole_hours(window.start, window.end))
+        baseline = self._baseline_version(model, window, traffic)
+        findings = list(accuracy_findings(model, window, outcomes, baseline))
+        save_findings(self.store, findings, now)
+        save_judgement(self.store, judgement, model, now)
+        return findings
+
+    def again(self, model: Model, judged: Judgement, now: datetime) -> int | None:
+        """Judge a window again if its events are others by now; gives how many more. None: they are the same."""
+        window = judged.window
+        if judged.kind == "traffic":
+            current, _ = self._read(model, window, now)
+            measure = self.traffic
+        else:
+            current, _ = self._read_outcomes(model, window)
+            measure = self.labels
+        if current.digest == judged.digest:
+            save_judgement(self.store, current, model, now)
+            return None
+        measure(model, window, now)
+        return current.events - judged.events
+
+    def failed(self, window: Window, kind: str, error: Exception, now: datetime) -> list[Finding]:
+        """What stands in place of a window's findings when it could not be judged: an error, never "all is well"."""
+        detectors = ("drift", "server_outlier", "version_contrast") if kind == "traffic" else ("accuracy_drop",)
+        message = f"{type(error).__name__}: {str(error)[:200]}"
+        findings = [Finding(window, Subject(), d, status=Status.ERROR, message=message) for d in detectors]
+        save_findings(self.store, findings, now)
+        return findings
+
+    def _read(self, model: Model, window: Window, now: datetime) -> tuple[Judgement, Traffic]:
+        """The traffic of a window, from whole hours where they are added up. What comes in meanwhile is late."""
+        marks = count_marks(self.store, window)
+        fold(self.store, model.environment, model.name, window.start, window.end, now)
+        traffic = read_traffic(self.store, model, window.start, window.end)
+        if model.layout is not None and traffic.unplaced():
+            self.references.complete(model, window.start, window.end)
+            traffic = read_traffic(self.store, model, window.start, window.end)
+        return judged_traffic(window, marks, traffic), traffic
+
+    def _read_outcomes(self, model: Model, window: Window) -> tuple[Judgement, pl.DataFrame]:
+        marks = count_marks(self.store, window)
         outcomes = self.store.query(
             "outcomes",
             environment=model.environment,
@@ -66,19 +108,7 @@ class Judge:
             label_delay_ms=model.spec.label_delay // timedelta(milliseconds=1),
             task=model.spec.task,
         )
-        traffic = read_traffic(self.store, model, window.start, window.end)
-        baseline = self._baseline_version(model, window, traffic)
-        findings = list(accuracy_findings(model, window, outcomes, baseline))
-        save_findings(self.store, findings, now)
-        return findings
-
-    def failed(self, window: Window, kind: str, error: Exception, now: datetime) -> list[Finding]:
-        """What stands in place of a window's findings when it could not be judged: an error, never "all is well"."""
-        detectors = ("drift", "server_outlier", "version_contrast") if kind == "traffic" else ("accuracy_drop",)
-        message = f"{type(error).__name__}: {str(error)[:200]}"
-        findings = [Finding(window, Subject(), d, status=Status.ERROR, message=message) for d in detectors]
-        save_findings(self.store, findings, now)
-        return findings
+        return judged_outcomes(window, marks, outcomes), outcomes
 
     def _observed(self, model: Model, window: Window, traffic: Traffic) -> Iterator[Finding]:
         """What is seen without a test: features, servers and versions that came, went, or are not what they were."""

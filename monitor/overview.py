@@ -11,6 +11,7 @@ from detectors.finding import Finding, Status, worst_first
 from detectors.layout import FeatureCells
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING
+from monitor.folding import GoneError
 from monitor.registry import Model
 from monitor.windows import read_traffic
 
@@ -84,7 +85,10 @@ def _pictures(service: Service, model: Model, findings: Sequence[Finding]) -> li
     for finding in worst_first(_newest(plain))[:MOST_PICTURES]:
         name, window = finding.subject.feature, finding.window
         span, cells = layout.spans[name], layout.by_name[name]
-        traffic = read_traffic(service.store, model, window.start, window.end)
+        try:
+            traffic = read_traffic(service.store, model, window.start, window.end)
+        except GoneError:  # the finding stays longer than what it was made of
+            continue
         current = traffic.counts(version=finding.subject.version)[span]
         reference = model.references[finding.subject.version].counts[span]
         pictures.setdefault(name, _picture(finding, cells, np.asarray(reference), np.asarray(current)))

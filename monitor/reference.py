@@ -30,6 +30,7 @@ from monitor.columns import (
 )
 from monitor.config import ModelSpec, ReferenceWindow
 from monitor.decode import label_text
+from monitor.folding import GoneError
 from monitor.profile import profile_rows, write_profiles
 from monitor.registry import Model, Reference, Registry, with_features
 from monitor.store import Store
@@ -121,7 +122,10 @@ class References:
         """A reference from a past window of the model's own traffic. Raises LayoutError while it has too few rows."""
         if model.layout is None:
             model = self.layout_from_rows(model, now)
-        traffic = read_traffic(self._store, model, window.start, window.end)
+        try:
+            traffic = read_traffic(self._store, model, window.start, window.end)
+        except GoneError as error:
+            raise LayoutError(f"the reference window cannot be read any more: {error}") from None
         if traffic.rows() < model.spec.minimum_rows:
             raise LayoutError(
                 f"the reference window of model {model.name!r}, {window.start:%Y-%m-%dT%H:%MZ} to "

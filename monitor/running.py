@@ -32,6 +32,7 @@ DELIVER_SECONDS = 2.0
 AUDIT_SECONDS = 3600.0
 LOOK_SECONDS = 60.0
 DUPLICATES_SECONDS = 3600.0
+RETENTION_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
@@ -107,10 +108,12 @@ def scheduled(service: Service, *, judge: bool) -> Iterator[Schedule]:
         schedule.every(DUPLICATES_SECONDS, "count_duplicates", service.vitals.count_duplicates)
         schedule.every(PROBE_SECONDS, "probe", service.probe)
         schedule.every(JUDGE_SECONDS, "judge", service.judge_due)
+        schedule.every(JUDGE_SECONDS, "judge_late", service.judge_late)
         schedule.every(FOLLOW_SECONDS, "follow", service.follow)
         schedule.every(DELIVER_SECONDS, "deliver", service.deliver)
         schedule.every(REFRESH_ALERTS_SECONDS, "refresh_alerts", service.refresh_alerts)
         schedule.every(AUDIT_SECONDS, "audit", service.audit_lately)
+        schedule.every(RETENTION_SECONDS, "retention", service.remove_old)
     schedule.start()
     try:
         yield schedule

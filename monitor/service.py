@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -40,9 +41,11 @@ from monitor.health import probe
 from monitor.ingest import BATCH_TABLES, Ingest, Origin, Receipt
 from monitor.intake import Progress
 from monitor.judge import Judge
+from monitor.late import LateWindow, LateWindows
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
+from monitor.retention import Keeper
 from monitor.secrets import read_secret
 from monitor.sources import Place, SourceError
 from monitor.store import StoreError, migrate
@@ -98,7 +101,9 @@ class Service:
             self.foreign = Foreign(self, config.adapters)
             self.vitals = Vitals(self.store, self.metrics)
             self.judge = Judge(self.store, self.references)
+            self.late = LateWindows(self.store)
             read = self._read_log if config.sources.kafka is not None else None
+            self.keeper = Keeper(self.store, self.registry, self.references, config)
             self.auditor = Auditor(self.store, self.registry, self.references, self.ingest, read)
             self.desk = Desk(
                 self.ledger,
@@ -258,6 +263,24 @@ class Service:
             for each in found:
                 log.error("the auditor found a disagreement", **each)
 
+    def remove_old(self, now: datetime) -> dict[str, int]:
+        """Remove what was kept for long enough, unless somebody else does. Gives how many rows went, by table."""
+        self.refresh_models(now)
+        with self._alone("", "", "retention", now) as granted:
+            removed = self.keeper.run(now, self._seen_until(now), self._judged_until) if granted else {}
+        gone = {table: rows for table, rows in removed.items() if rows}
+        if gone:
+            log.info("removed what was kept for long enough", **gone)
+        return gone
+
+    def _judged_until(self, model: Model) -> datetime:
+        """Where the first window begins that is still to be judged."""
+        if model.since is None:
+            return EPOCH
+        names = ((length, _kind_name("traffic", length)) for length in model.spec.windows)
+        lasts = ((length, self.ledger.last_finished(model.environment, model.name, name)) for length, name in names)
+        return min(floor(last or model.since, length) for length, last in lasts)
+
     def _read_log(self, source: str, first: int, last: int) -> tuple[Sequence[bytes], list[float]]:
         from monitor.sources.kafka import read_range
 
@@ -287,6 +310,13 @@ class Service:
                     judged += self._judge_in_order(model, kind, length, now, seen, MOST_WINDOWS_A_TICK - judged)
         return judged
 
+    def judge_late(self, now: datetime) -> int:
+        """Judge windows again whose events came late, once they are left alone; gives how many.
+
+        Their findings take the place of the earlier ones. Nothing is decided on them, so no alarm is repeated.
+        """
+        return sum(self._judge_again(late, now) for late in self.late.due(now)[:MOST_WINDOWS_A_TICK])
+
     def follow(self, now: datetime) -> None:
         """See whether actions had their effect, and which accused versions have gone."""
         seen = self._seen_until(now)  # an effect that waits to be read in Kafka is not missing
@@ -310,6 +340,7 @@ class Service:
     def tick(self, now: datetime) -> None:
         """All of the above, once, in order."""
         self.judge_due(now)
+        self.judge_late(now)
         self.follow(now)
         self.deliver(now)
 
@@ -330,7 +361,7 @@ class Service:
         if model.since is None:
             return 0
         ready = seen - LATE_ALLOWANCE - (model.spec.label_delay if kind == "labels" else timedelta(0))
-        name = f"{kind}:{int(length.total_seconds())}s"
+        name = _kind_name(kind, length)
         last = self.ledger.last_finished(model.environment, model.name, name)
         judged = 0
         since = last or model.since
@@ -370,6 +401,40 @@ class Service:
             return False
         self.metrics.judge_seconds.observe(time.perf_counter() - started)
         self.metrics.windows.labels(model.name, kind).inc()
+        return True
+
+    def _judge_again(self, late: LateWindow, now: datetime) -> bool:
+        """Judge a window again, unless somebody else does, or did with the events that there are by now."""
+        window, kind = late.judged.window, late.judged.kind
+        model = self.registry.find(window.environment, window.model)
+        length = window.end - window.start
+        if model is None or length not in model.spec.windows or window.start != floor(window.start, length):
+            return False  # somebody asked for it once, or the model is not known here yet
+        name = _kind_name(kind, length)
+        claim = Claim(
+            window.environment, window.model, f"{name} at {late.marks}", window.start, window.end, self._owner
+        )
+        if not self.ledger.is_finished(replace(claim, kind=name)):
+            return False
+        if not self.ledger.claim(claim, now, LEASE, window.start):
+            return False
+        about = {"model": window.model, "kind": name, "start": window.start.isoformat()}
+        try:
+            more = self.judge.again(model, late.judged, now)
+        except Exception as error:
+            self.metrics.judge_failures.inc()
+            log.exception("window not judged again", **about)
+            self._failures[claim] = self._failures.get(claim, 0) + 1
+            if isinstance(error, StoreError | LedgerError) or self._failures[claim] < MOST_ATTEMPTS:
+                self.ledger.release(claim)
+                return False
+            more = None  # what was found before the late events came still holds for those without them
+        self._failures.pop(claim, None)
+        told = more if kind == "traffic" and length == min(model.spec.windows) else None
+        if not self.desk.judged_again(now, claim, told) or more is None:
+            return False
+        log.info("judged again", rows=more, **about)
+        self.metrics.windows.labels(model.name, f"late {kind}").inc()
         return True
 
     # What people and pipelines ask for; all of it as JSON can hold it, so that it can also come over the API
@@ -591,6 +656,11 @@ def _lines(body: bytes, content_type: str) -> Sequence[bytes]:
     table = TableLines(body)
     table.check()
     return table
+
+
+def _kind_name(kind: str, length: timedelta) -> str:
+    """What is judged of windows of a length, as claims name it."""
+    return f"{kind}:{int(length.total_seconds())}s"
 
 
 def _ledger_password(config: Config) -> str | None:

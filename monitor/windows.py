@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from monitor.folding import span
+from monitor.folding import HOUR, GoneError, span
 from monitor.registry import Model
 from monitor.store import Store
 
@@ -27,6 +27,15 @@ def floor(at: datetime, length: timedelta) -> datetime:
     0
     """
     return EPOCH + (at - EPOCH) // length * length
+
+
+def whole_hours(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """The smallest span of whole hours that holds another.
+
+    >>> [at.minute for at in whole_hours(EPOCH + timedelta(minutes=45), EPOCH + timedelta(minutes=60))]
+    [0, 0]
+    """
+    return floor(start, HOUR), EPOCH - (EPOCH - end) // HOUR * HOUR
 
 
 def due(since: datetime, length: timedelta, ready: datetime) -> Iterator[tuple[datetime, datetime]]:
@@ -57,6 +66,10 @@ class Traffic:
     def rows(self, **where: str) -> int:
         """How many events were received."""
         return int(self._weights(self._mask(**where))[1].sum())
+
+    def rows_of_all(self) -> int:
+        """How many events were received, in all roles."""
+        return int(self.table.filter(pl.col("segment") == "")["rows"].sum())
 
     def failures(self, **where: str) -> tuple[float, float]:
         """How many requests failed, of how many: raw where all rows have one weight, else of the effective number."""
@@ -116,17 +129,39 @@ class Traffic:
 
 
 def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> Traffic:
-    """The traffic of a window, from the profiles of all events."""
+    """The traffic of a window, from the profiles of all events.
+
+    Raises GoneError where only whole hours of it are left, or less.
+    """
     layout = model.layout
+    place = (store, model.environment, model.name, start, end)
+    hours = span(*place)
+    if hours.cut:
+        raise GoneError(
+            f"model {model.name!r}: of {hours.cut[0]:%Y-%m-%dT%H:%MZ} only the whole hour is kept; "
+            "name times that are on the hour"
+        )
+    _refuse_removed(*place)
     table = store.query(
         "window_profiles",
         environment=model.environment,
         model=model.name,
         layout_id=layout.id if layout else "",
-        **span(store, model.environment, model.name, start, end).parameters,
+        **hours.parameters,
     )
     matrix = np.zeros((table.height, layout.size if layout else 0), np.int64)
     if layout:
         for row, (cells, counts) in enumerate(table.select("filled_cells", "filled_counts").iter_rows()):
             matrix[row, cells] = counts
     return Traffic(table.drop("filled", "filled_cells", "filled_counts"), matrix)
+
+
+def _refuse_removed(store: Store, environment: str, model: str, start: datetime, end: datetime) -> None:
+    """Raise GoneError where the profiles of a span, or a part of them, were removed."""
+    until = dict(store.query("removed_until", environment=environment, model=model).iter_rows()).get("hours", EPOCH)
+    if start < until:
+        lost = "a part of" if end > until else "all of"
+        raise GoneError(
+            f"model {model!r}: profiles of before {until:%Y-%m-%dT%H:%MZ} were removed (retention.hours), "
+            f"with them {lost} {start:%Y-%m-%dT%H:%MZ} to {end:%Y-%m-%dT%H:%MZ}"
+        )

@@ -13,7 +13,7 @@ from alerts.action import Action
 from alerts.incidents import Incident
 from alerts.ledger.book import Book
 from alerts.ledger.database import READS_ONLY, migrate, open_database
-from alerts.ledger.evaluations import claim_evaluation, last_finished, release_evaluation
+from alerts.ledger.evaluations import claim_evaluation, is_finished, last_finished, release_evaluation
 from alerts.ledger.records import (
     BadCallbackError,
     Claim,
@@ -96,6 +96,11 @@ class Ledger:
         """The window could not be judged; see ``release_evaluation``."""
         with self.writing() as book:
             release_evaluation(book.connection, claim)
+
+    def is_finished(self, claim: Claim) -> bool:
+        """Whether the window of a claim is judged, by whomever."""
+        with self.reading() as book:
+            return is_finished(book.connection, claim)
 
     def last_finished(self, environment: str, model: str, kind: str) -> datetime | None:
         """The end of the latest window that is judged; None when none is."""

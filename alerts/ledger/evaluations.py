@@ -47,6 +47,12 @@ def release_evaluation(connection: Connection, claim: Claim) -> None:
     connection.execute(update(evaluations).where(*_window(claim), held).values(lease_until=EPOCH))
 
 
+def is_finished(connection: Connection, claim: Claim) -> bool:
+    """Whether the window is judged, by whomever."""
+    done = exists().where(*_window(claim), evaluations.c.finished_at.is_not(None))
+    return bool(connection.scalar(select(done)))
+
+
 def last_finished(connection: Connection, environment: str, model: str, kind: str) -> datetime | None:
     """The end of the latest window that is judged."""
     done = (*_kind(evaluations, environment, model, kind), evaluations.c.finished_at.is_not(None))

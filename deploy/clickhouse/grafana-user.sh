@@ -22,7 +22,12 @@
                 <query>GRANT SELECT ON telltale.labels</query>
                 <query>GRANT SELECT ON telltale.releases</query>
                 <query>GRANT SELECT ON telltale.health</query>
+                <query>GRANT SELECT ON telltale.profiles</query>
+                <!-- What that view reads. -->
                 <query>GRANT SELECT ON telltale.profile_batches</query>
+                <query>GRANT SELECT ON telltale.profile_hours</query>
+                <query>GRANT SELECT ON telltale.profile_folds</query>
+                <query>GRANT SELECT ON telltale.profile_seals</query>
                 <query>GRANT SELECT ON telltale.schemas</query>
                 <query>GRANT SELECT ON telltale.findings</query>
                 <!-- Its other columns hold raw lines, also of fields that are dropped or hashed elsewhere. -->

@@ -23,6 +23,16 @@ def problem(text: str) -> str:
     return str(caught.value)
 
 
+def test_rows_are_kept_as_long_as_labels_may_take() -> None:
+    models = loads("models: {m: {}, slow: {label_delay: 120d}, short: {retention: {rows: 5d}}}", Path("t.yaml")).models
+    assert [models[name].rows_kept.days for name in ("m", "slow", "short")] == [90, 124, 5]
+
+
+def test_how_long_things_are_kept_does_not_change_what_becomes_of_an_event() -> None:
+    plain, kept = (loads(text, Path("t")) for text in ("models: {m: {}}", "models: {m: {retention: {hours: 50d}}}"))
+    assert plain.intake_revision == kept.intake_revision
+
+
 def test_the_example_at_the_root_is_right() -> None:
     config = load(ROOT / "telltale.yaml")
     assert config.models["loans"].label_delay == timedelta(days=2)
@@ -112,6 +122,17 @@ def test_the_example_at_the_root_is_right() -> None:
         ("models: {m: {}, m: {}}", "the key 'm' is there twice (line 1, column 17)"),
         ("a: 2026-13-45", "t.yaml: not YAML: month must be in 1..12"),
         ("models: {'': {}}", "models: a model has no name"),
+        ("models: {m: {retention: {rows: 1h}}}", "models.m.retention.rows: must be from 1d to 36600d"),
+        (
+            "models: {m: {retention: {rows: 4d}}}",
+            "label_delay (1d) and retention.minutes (3d) need 5d",
+        ),
+        (
+            "models: {m: {windows: [30d], retention: {hours: 31d}}}",
+            "models.m.retention.hours: 31d is too short: the longest window (30d) and retention.minutes (3d) need 33d",
+        ),
+        ("models: {m: {retention: {days: 4d}}}", "models.m.retention.days: 'days' is not a key of models.m.retention"),
+        ("retention: {rows: 4d}", "retention.rows: 'rows' is not a key of retention; known: dead_letters, health"),
         ("models: {m: {label_delay: -5}}", "models.m.label_delay: must be from 0s to 3660d"),
         ("models: {m: {label_delay: 4000d}}", "models.m.label_delay: must be from 0s to 3660d"),
         ("models: {m: {label_delay: 99999999999w}}", "models.m.label_delay: '99999999999w' is too long a duration"),

@@ -26,6 +26,7 @@ from monitor.store import query_text
 from monitor.store.embedded import EmbeddedStore
 
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 QUERIES = sorted(
     file.name.removesuffix(".sql") for file in resources.files("monitor.store").joinpath("queries").iterdir()
 )
@@ -71,6 +72,16 @@ def fill(service: Service) -> None:
     for first, last in ((0, 0), (5, 9), (8, 8)):  # offsets are lacking between them, or in two of them
         line = ndjson([prediction(600 + first, NOON - 3 * HOUR)])
         service.take_batch([line], Origin("kafka/t/0/log", str(first), NOON, None, last))
+    removed = {
+        "environment": ["production"],
+        "model": ["m"],
+        "what": ["rows"],
+        "until": [NOON - DAY],
+        "removed": [NOON],
+    }
+    service.store.insert("removals", pl.DataFrame(removed))
+    sealed = {"environment": ["production"], "model": ["m"], "hour": [NOON - 3 * HOUR], "sealed": [NOON]}
+    service.store.insert("profile_seals", pl.DataFrame(sealed).with_columns(generation=pl.lit(7, pl.UInt64)))
     service.store.execute("DELETE FROM predictions WHERE prediction_id = 'p3'")
     forgotten = pl.DataFrame({"environment": ["production"], "model": ["m"], "forgotten": [NOON]})
     service.store.insert("forgotten", forgotten.with_columns(id_hash=pl.lit(hashlib.sha256(b"p9").hexdigest().upper())))
@@ -109,6 +120,9 @@ def parameters(service: Service) -> dict[str, Any]:
         "most": 1000,
         "reason": "",
         "entity_id": "",
+        "now": NOON - HOUR,
+        "letters_since": NOON - DAY,
+        "bases": span(service.store, "production", "m", NOON - 3 * HOUR, NOON + HOUR).bases,
         "hours": [int((NOON - n * HOUR).timestamp()) for n in range(4)],
         **span(service.store, "production", "m", NOON - 3 * HOUR, NOON + HOUR).parameters,
         "source": SOURCE,

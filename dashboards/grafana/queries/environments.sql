@@ -1,7 +1,7 @@
 SELECT DISTINCT hex(environment) AS value, environment AS text
 FROM
 (
-    SELECT DISTINCT environment FROM profile_batches
+    SELECT DISTINCT environment FROM profiles
     UNION ALL SELECT DISTINCT environment FROM health
     UNION ALL SELECT DISTINCT environment FROM findings
     UNION ALL SELECT DISTINCT environment FROM labels

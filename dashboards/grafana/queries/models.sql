@@ -19,7 +19,7 @@ FROM
         sum(n * weight) AS requests,
         sum(failed * weight) / sum(n * weight) AS errors,
         max(minute) AS last_seen
-    FROM profile_batches FINAL
+    FROM profiles
     WHERE {scope} AND role = 'live' AND segment = '' AND $__timeFilter_ms(minute)
     GROUP BY environment, model
 ) AS traffic

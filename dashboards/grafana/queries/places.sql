@@ -19,7 +19,7 @@ FROM
         max(minute) AS last_seen,
         last_seen + INTERVAL 5 MINUTE > max(last_seen) OVER (PARTITION BY environment, model, server)
             AND last_seen + INTERVAL 1 MINUTE > $__toTime_ms - INTERVAL 1 HOUR AS serving
-    FROM profile_batches FINAL
+    FROM profiles
     WHERE {scope} AND role = 'live' AND segment = '' AND $__timeFilter_ms(minute)
     GROUP BY environment, model, server, version
 )

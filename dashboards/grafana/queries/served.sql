@@ -2,7 +2,7 @@ SELECT hex(text) AS value, text
 FROM
 (
     SELECT {column} AS text
-    FROM profile_batches
+    FROM profiles
     WHERE {scope} AND role = 'live' AND segment = ''
     GROUP BY text
     ORDER BY max(minute) DESC

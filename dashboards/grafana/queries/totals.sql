@@ -3,5 +3,5 @@ SELECT
     sum(failed * weight) / nullIf(sum(n * weight), 0) AS "Share of errors",
     uniqExact(environment, model, version) AS "Versions",
     uniqExact(server) AS "Servers"
-FROM profile_batches FINAL
+FROM profiles
 WHERE {scope} AND role = 'live' AND segment = '' AND $__timeFilter_ms(minute)

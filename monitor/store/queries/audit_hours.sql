@@ -5,7 +5,7 @@ SELECT
     source,
     batch,
     sum(counted) AS events,
-    sum(profiled) AS profiled_events,
+    if(sum(sealed) > 0, events, sum(profiled)) AS profiled_events,
     sum(counted_predictions) AS predictions,
     sum(kept_predictions) AS prediction_rows,
     sum(counted_features) AS features,
@@ -17,32 +17,39 @@ FROM
     SELECT
         hour, source, batch, events AS counted, 0 AS profiled,
         prediction_rows AS counted_predictions, 0 AS kept_predictions, feature_rows AS counted_features, 0 AS kept_features,
-        0 AS undeclared, 0 AS named
+        0 AS undeclared, 0 AS named, 0 AS sealed
     FROM batch_hours FINAL
     WHERE environment = {environment:String} AND model = {model:String}
         AND hour >= {start:DateTime64(3, 'UTC')} AND hour < {end:DateTime64(3, 'UTC')}
     UNION ALL
     SELECT
         toStartOfHour(minute), source, batch, 0, profile_batches.n, 0, 0, 0, 0,
-        if(role = 'live', profile_batches.undeclared, 0), 0
+        if(role = 'live', profile_batches.undeclared, 0), 0, 0
     FROM profile_batches FINAL
     WHERE environment = {environment:String} AND model = {model:String} AND segment = ''
         AND minute >= {start:DateTime64(3, 'UTC')} AND minute < {end:DateTime64(3, 'UTC')}
     UNION ALL
-    SELECT toStartOfHour(timestamp), source, batch, 0, 0, 0, 1, 0, 0, 0, 0
+    SELECT toStartOfHour(timestamp), source, batch, 0, 0, 0, 1, 0, 0, 0, 0, 0
     FROM predictions FINAL
     WHERE environment = {environment:String} AND model = {model:String}
         AND timestamp >= {start:DateTime64(3, 'UTC')} AND timestamp < {end:DateTime64(3, 'UTC')}
     UNION ALL
-    SELECT toStartOfHour(timestamp), source, batch, 0, 0, 0, 0, 0, 1, 0, 0
+    SELECT toStartOfHour(timestamp), source, batch, 0, 0, 0, 0, 0, 1, 0, 0, 0
     FROM features FINAL
     WHERE environment = {environment:String} AND model = {model:String}
         AND timestamp >= {start:DateTime64(3, 'UTC')} AND timestamp < {end:DateTime64(3, 'UTC')}
     UNION ALL
-    SELECT toStartOfHour(minute), source, batch, 0, 0, 0, 0, 0, 0, 0, n
+    SELECT toStartOfHour(minute), source, batch, 0, 0, 0, 0, 0, 0, 0, n, 0
     FROM undeclared_keys FINAL
     WHERE environment = {environment:String} AND model = {model:String}
         AND minute >= {start:DateTime64(3, 'UTC')} AND minute < {end:DateTime64(3, 'UTC')}
+    UNION ALL
+    SELECT hour, source, batch, 0, 0, 0, 0, 0, 0, 0, 0, 1
+    FROM sealed_batches FINAL
+    WHERE environment = {environment:String} AND model = {model:String}
+        AND hour >= {start:DateTime64(3, 'UTC')} AND hour < {end:DateTime64(3, 'UTC')}
+        AND (hour, generation) IN (
+            SELECT hour, generation FROM profile_seals WHERE environment = {environment:String} AND model = {model:String})
 )
 GROUP BY hour, source, batch
 HAVING events != profiled_events OR predictions != prediction_rows OR features != feature_rows OR undeclared_keys > named_keys

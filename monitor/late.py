@@ -1,0 +1,130 @@
+"""Events that come in after their window was judged: which windows are to be judged again, and when.
+
+What a window was judged on is kept: how often its hours had been written to before they were read, and a digest of
+what was read. A window whose hours were written to since is looked at again once they are left alone; it is judged
+again only if its events are others. So a batch that is taken in twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+import polars as pl
+
+from detectors.finding import Window
+from monitor.registry import Model
+from monitor.store import Store
+from monitor.windows import Traffic
+
+Kind = Literal["traffic", "labels"]
+STILL = timedelta(minutes=1)
+"""Hours that were written to are left alone for so long before their windows are looked at."""
+LONGEST_WAIT = timedelta(minutes=15)
+"""Hours that are written to all the time are not waited for any longer."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a window was judged on.
+
+    marks
+        How often its hours had been written to.
+    events
+        How many there were.
+    digest
+        The same for the same events.
+    """
+
+    window: Window
+    kind: Kind
+    marks: int
+    events: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class LateWindow:
+    """A judged window whose hours were written to since, and the marks that they have by now."""
+
+    judged: Judgement
+    marks: int
+
+
+@dataclass(frozen=True)
+class _Stirred:
+    marks: int
+    first_seen: datetime
+    changed: datetime
+
+
+class LateWindows:
+    """Watches all judged windows with one query."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._stirred: dict[tuple[Window, Kind], _Stirred] = {}
+
+    def due(self, now: datetime) -> list[LateWindow]:
+        """The windows to look at, oldest first: their hours were written to, and are left alone by now."""
+        late = [_late_window(row) for row in self._store.query("late_windows", now=now).rows(named=True)]
+        stirred = {}
+        for each in late:
+            key = (each.judged.window, each.judged.kind)
+            known = self._stirred.get(key) or _Stirred(each.marks, now, now)
+            stirred[key] = known if known.marks == each.marks else _Stirred(each.marks, known.first_seen, now)
+        self._stirred = stirred
+        return [each for each in late if _is_ripe(stirred[each.judged.window, each.judged.kind], now)]
+
+
+def count_marks(store: Store, window: Window) -> int:
+    """How often the hours of a window were written to. To be asked before they are read."""
+    place = {"environment": window.environment, "model": window.model}
+    return int(store.query("window_marks", **place, start=window.start, end=window.end)["marks"][0])
+
+
+def judged_traffic(window: Window, marks: int, traffic: Traffic) -> Judgement:
+    """That a window was judged on this traffic."""
+    return Judgement(window, "traffic", marks, traffic.rows_of_all(), _digest(traffic.table, traffic.matrix.tobytes()))
+
+
+def judged_outcomes(window: Window, marks: int, outcomes: pl.DataFrame) -> Judgement:
+    """That a window was judged on these outcomes. Sums may differ in their last digits from one read to the next."""
+    rounded = outcomes.with_columns(pl.col(pl.Float64).round_sig_figs(9))
+    return Judgement(window, "labels", marks, int(outcomes["predictions"].sum()), _digest(rounded))
+
+
+def save_judgement(store: Store, judgement: Judgement, model: Model, now: datetime) -> None:
+    """Keep what a window was judged on; the latest counts. It is watched as long as batches' own profiles are kept."""
+    window = judgement.window
+    delay = model.spec.label_delay if judgement.kind == "labels" else timedelta(0)
+    row = {
+        "environment": window.environment,
+        "model": window.model,
+        "kind": judgement.kind,
+        "start": window.start,
+        "end": window.end,
+        "marks": judgement.marks,
+        "events": judgement.events,
+        "digest": judgement.digest,
+        "watched_until": window.end + delay + model.spec.retention.minutes,
+        "judged": now,
+    }
+    unsigned = {"marks": pl.UInt64, "events": pl.UInt64}
+    store.insert("judgements", pl.DataFrame([row], schema_overrides=unsigned))
+
+
+def _late_window(row: dict[str, object]) -> LateWindow:
+    window = Window(*(row[name] for name in ("environment", "model", "start", "end")))  # type: ignore[arg-type]  # of a query
+    judged = Judgement(window, *(row[name] for name in ("kind", "marks", "events", "digest")))  # type: ignore[arg-type]  # the same
+    return LateWindow(judged, row["marks_now"])  # type: ignore[arg-type]  # the same
+
+
+def _is_ripe(stirred: _Stirred, now: datetime) -> bool:
+    return now - stirred.changed >= STILL or now - stirred.first_seen >= LONGEST_WAIT
+
+
+def _digest(table: pl.DataFrame, more: bytes = b"") -> str:
+    return hashlib.sha256(table.write_csv(separator="\x1f").encode() + more).hexdigest()[:32]

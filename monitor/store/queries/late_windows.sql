@@ -1,0 +1,20 @@
+-- The judged windows of all models whose hours were written to since, as they were judged, and the marks of their hours now.
+SELECT environment, model, kind, start, end, any(marks) AS marks, any(events) AS events, any(digest) AS digest, sum(hour_marks) AS marks_now
+FROM
+(
+    SELECT
+        environment, model, kind, start, end, marks, events, digest,
+        arrayJoin(range(intDiv(toUnixTimestamp(start), 3600), intDiv(toUnixTimestamp(end) - 1, 3600) + 1)) AS hour_number
+    FROM judgements FINAL
+    WHERE watched_until > {now:DateTime64(3, 'UTC')}
+) AS judged
+LEFT JOIN
+(
+    SELECT environment, model, intDiv(toUnixTimestamp(hour), 3600) AS hour_number, sum(profile_marks.marks) AS hour_marks
+    FROM profile_marks
+    WHERE hour >= (SELECT toStartOfHour(min(start)) FROM judgements WHERE watched_until > {now:DateTime64(3, 'UTC')})
+    GROUP BY environment, model, hour_number
+) AS written USING (environment, model, hour_number)
+GROUP BY environment, model, kind, start, end
+HAVING marks_now != marks
+ORDER BY end, start, environment, model, kind
