@@ -9,20 +9,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import orjson
 import polars as pl
 
+from benchmarks.events import BATCH, EVENTS, START, bodies, sent, service_of
+from benchmarks.over_kafka import over_kafka, poll_alone
 from benchmarks.ways import ARROW, LINES, MESSAGES, PARQUET, Way
 from monitor.store.embedded import INSERT_SETTINGS, EmbeddedStore
 
-EVENTS = 200_000
-BATCH = 20_000
-START = datetime(2026, 1, 1, tzinfo=UTC)
 HELP = "import sys; sys.argv = ['telltale', '--help']; from monitor.cli import main; main()"
 MAP_TABLE = """
 CREATE TABLE events
@@ -43,73 +42,13 @@ ORDER BY (model, timestamp)
 COMPARE_ROWS, COMPARE_COLUMNS = 1_000_000, 50
 
 
-def bodies(count: int, numbers: int = 20, levels: int = 5, models: int = 1) -> Iterator[bytes]:
-    """Batches of prediction events, about 510 bytes each with 20 numeric and 5 categorical features."""
-    rng = np.random.default_rng(1)
-    for start in range(0, count, BATCH):
-        values = rng.normal(size=(BATCH, numbers)).round(4).tolist()
-        words = rng.integers(0, 8, size=(BATCH, levels)).tolist()
-        lines = []
-        for i in range(BATCH):
-            features = {f"n{j}": v for j, v in enumerate(values[i])} | {
-                f"c{j}": f"lv-{w}" for j, w in enumerate(words[i])
-            }
-            number = start + i
-            lines.append(
-                orjson.dumps(
-                    {
-                        "type": "prediction",
-                        "model": f"m{number % models or ''}",
-                        "version": str(1 + number // models % 2),
-                        "server": f"pod-{number // models % 10}",
-                        "prediction_id": f"id-{number:08}",
-                        "timestamp": START.timestamp() + number * 0.01,
-                        "features": features,
-                        "prediction": {"score": 0.25, "label": "no"},
-                        "latency_ms": 12.5,
-                    }
-                )
-            )
-        yield b"\n".join(lines)
-
-
-def dirty(body: bytes) -> bytes:
-    """The same with 1 % of the lines holding a value of a wrong kind, 0.1 % garbage and 5 % an undeclared key."""
-    rng = np.random.default_rng(2)
-    lines = body.split(b"\n")
-    wrong = (b'"high"', b"true", b"[1]", b'{"a":1}')
-    for number, draw in enumerate(rng.random(len(lines)).tolist()):
-        if draw < 0.01:
-            before, after = lines[number].split(b'"n%d":' % (number % 20), 1)
-            value = wrong[number // 20 % len(wrong)]
-            lines[number] = before + b'"n%d":' % (number % 20) + value + after[after.index(b",") :]
-        elif draw < 0.011:
-            lines[number] = lines[number][: number % 400] + b"\xff{]"
-        elif draw < 0.061:
-            lines[number] = lines[number].replace(b'"features":{', b'"features":{"new_%d":1.5,' % (number % 3))
-    return b"\n".join(lines)
-
-
 def ingest(sampling: float, models: int = 1, *, soiled: bool = False, way: Way = LINES) -> tuple[str, float, str]:
     """Bytes to store, as lines or another way."""
-    from monitor.config import Config
-    from monitor.service import Service
-
     seconds = 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        kinds = {f"n{j}": "numeric" for j in range(20)} | {f"c{j}": "categorical" for j in range(5)}
-        spec = {"sampling": {"features": sampling}, "windows": ["1h"], "features": kinds}
-        names = [f"m{n or ''}" for n in range(models)]
-        config = Config.model_validate({"store": {"path": Path(folder)}, "models": dict.fromkeys(names, spec)})
-        with Service(config) as service:
-            table = pl.DataFrame([orjson.loads(x)["features"] for x in next(bodies(BATCH)).split(b"\n")[:2_000]])
-            for name in names:
-                service.register_reference(name, table, "first")
-            for number, body in enumerate(bodies(EVENTS + BATCH, models=models)):
-                sent = dirty(body) if soiled else body
-                given = way.prepare(sent, Path(folder))
-                spent = cpu(lambda given=given, number=number: way.take(service, given, number))  # type: ignore[misc]  # a default keeps the loop's value
-                seconds += spent if number else 0.0  # the first batch makes the first parts
+    with tempfile.TemporaryDirectory() as folder, service_of(Path(folder), sampling, models) as service:
+        for number, given in enumerate(sent(way.name, models, soiled=soiled)):
+            spent = cpu(lambda given=given, number=number: way.take(service, given, number))  # type: ignore[misc]  # a default keeps the loop's value
+            seconds += spent if number else 0.0  # the first batch makes the first parts
     kind = ", dirty" if soiled else f", {models} models mixed" if models > 1 else ""
     return f"ingest, {way.name}, feature sampling {sampling:g}{kind}", EVENTS / seconds, "events per CPU s"
 
@@ -117,10 +56,10 @@ def ingest(sampling: float, models: int = 1, *, soiled: bool = False, way: Way =
 def decode_floor() -> tuple[str, float, str]:
     """One pass of the JSON decoder over the same bytes."""
     seconds = 0.0
-    for body in bodies(EVENTS):
+    for body in sent(LINES.name):
         lines = body.split(b"\n")
         seconds += cpu(lambda lines=lines: [orjson.loads(x) for x in lines])  # type: ignore[misc]  # a default keeps the loop's value
-    return "decode floor, orjson over the same bytes", EVENTS / seconds, "events per CPU s"
+    return "decode floor, orjson over the same bytes", (EVENTS + BATCH) / seconds, "events per CPU s"
 
 
 def store_alone() -> tuple[str, float, str]:
@@ -129,7 +68,7 @@ def store_alone() -> tuple[str, float, str]:
     with tempfile.TemporaryDirectory() as folder:
         store = EmbeddedStore(Path(folder))
         store.execute(MAP_TABLE)
-        for number, body in enumerate(bodies(EVENTS + BATCH)):
+        for number, body in enumerate(sent(LINES.name)):
             spent = cpu(lambda body=body: _insert_lines(store, body))  # type: ignore[misc]  # a default keeps the loop's value
             seconds += spent if number else 0.0
         store.close()
@@ -226,6 +165,9 @@ CASES: dict[str, Callable[[], tuple[str, float, str]]] = {
     "decode-floor": decode_floor,
     "ingest": lambda: ingest(1.0),
     "ingest-sampled": lambda: ingest(0.01),
+    "kafka-poll": poll_alone,
+    "kafka-one": lambda: over_kafka(1),
+    "kafka-hundred": lambda: over_kafka(100),
     "ingest-arrow": lambda: ingest(1.0, way=ARROW),
     "ingest-arrow-sampled": lambda: ingest(0.01, way=ARROW),
     "ingest-arrow-messages": lambda: ingest(1.0, way=MESSAGES),

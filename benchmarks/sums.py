@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.cases import bodies
+from benchmarks.events import bodies
 from monitor.config import Config
 from monitor.folding import fold, mark
 from monitor.registry import Model

@@ -67,10 +67,9 @@ def _take_messages(service: Service, messages: list[bytes], number: int) -> obje
     return service.take_batch(lines, Origin("kafka/t/0/log", str(number), ARRIVED, at, number))
 
 
-def _parquet(body: bytes, folder: Path) -> Path:
+def _parquet(body: bytes, path: Path) -> Path:
     import pyarrow.parquet
 
-    path = folder / "events.parquet"
     pyarrow.parquet.write_table(as_table(body), path)
     return path
 
@@ -85,3 +84,4 @@ LINES = Way("lines", lambda body, _: body, lambda service, body, _: service.take
 ARROW = Way("Arrow", lambda body, _: stream(as_table(body)), lambda service, body, _: service.take(body, "http"))
 MESSAGES = Way(f"Arrow messages of {MESSAGE_ROWS:,}", _messages, _take_messages)
 PARQUET = Way("Parquet", _parquet, _import)
+WAYS = {way.name: way for way in (LINES, ARROW, MESSAGES, PARQUET)}
