@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,10 +30,15 @@ class Batch:
         """How many events of the pod it holds."""
         return len(self.lines) - bool(self.reported)
 
+    def part(self, places: Sequence[int]) -> Batch:
+        """Some of its lines, in their order, as another batch."""
+        told = self.reported if len(self.lines) - 1 in places else 0
+        return Batch(tuple(self.lines[place] for place in places), reported=told)
+
     def halves(self) -> tuple[Batch, Batch]:
         """Two smaller ones, which are other batches than this one."""
         middle = len(self.lines) // 2
-        return Batch(self.lines[:middle]), Batch(self.lines[middle:], reported=self.reported)
+        return self.part(range(middle)), self.part(range(middle, len(self.lines)))
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,17 @@ class UnavailableError(Exception):
         Seconds that the server asked to wait; 0 where it did not.
     left
         What is still to be sent, where some of it certainly arrived.
+    for_people
+        It will not pass by itself, as a wrong key or address.
     """
 
-    def __init__(self, message: str, after: float = 0.0, left: Batch | None = None) -> None:
+    def __init__(
+        self, message: str, after: float = 0.0, left: Batch | None = None, *, for_people: bool = False
+    ) -> None:
         super().__init__(message)
         self.after = after
         self.left = left
+        self.for_people = for_people
 
 
 class RefusedError(Exception):
@@ -69,6 +80,10 @@ class RefusedError(Exception):
 
 class Transport(Protocol):
     """Takes batches somewhere. Used by one thread at a time."""
+
+    @property
+    def destination(self) -> str:
+        """Where to, in words that stay the same in the next process: what was spilled on the way waits for them."""
 
     def send(self, batch: Batch) -> Receipt:
         """Send a batch, and return when it is durable there. Raises UnavailableError, RefusedError."""
