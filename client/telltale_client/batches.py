@@ -81,10 +81,6 @@ class RefusedError(Exception):
 class Transport(Protocol):
     """Takes batches somewhere. Used by one thread at a time."""
 
-    @property
-    def destination(self) -> str:
-        """Where to, in words that stay the same in the next process: what was spilled on the way waits for them."""
-
     def send(self, batch: Batch) -> Receipt:
         """Send a batch, and return when it is durable there. Raises UnavailableError, RefusedError."""
 

@@ -37,7 +37,8 @@ class Logger:
     key, key_file
         The API key with the scope ``ingest``, or a file with it; else ``TELLTALE_KEY`` or ``TELLTALE_KEY_FILE``.
     transport
-        Used in place of HTTP, such as ``telltale_client.kafka.KafkaTransport``.
+        Used in place of HTTP, such as ``telltale_client.kafka.KafkaTransport``. One of your own that has a
+        ``destination``, a text, gets only those spilled batches that were on the way there.
     environment
         Part of every key in Telltale; else ``TELLTALE_ENVIRONMENT``, else Telltale's default, ``production``.
     role
@@ -90,7 +91,8 @@ class Logger:
         self._who = who
         self._shipper: Shipper | None = None
         if self._transport is not None:
-            owner = repr((self._transport.destination, who["model"], within)) if spill is not None else ""
+            where = getattr(self._transport, "destination", type(self._transport).__qualname__)
+            owner = f"{where} {within} {who['model']}"
             folder = Spill(Path(spill), spill_bytes, owner) if spill is not None else None
             self._shipper = Shipper(self._transport, {"type": "health", **about}, capacity, folder)
 

@@ -25,7 +25,7 @@ BATCH_EVENTS = 1000
 BATCH_BYTES = 1024 * 1024
 EVENTS_AT_A_STRETCH = 50
 QUEUE_BYTES = 64 * 1024 * 1024
-"""What waits in memory takes no more, about: how large events are is learned from one of 16 (at least)."""
+"""What waits in memory takes no more, about: how large events are is learned from a few of them, and from batches."""
 EVENTS_A_SAMPLE, SAMPLES = 16, 16
 EVENT_BYTES = 600
 """What an event takes beside its values, about."""
@@ -105,7 +105,7 @@ class Shipper:
         self._delivered = self._rejected = self._dropped = self._unreported = self._failed = 0
         self._retries = self._failures = 0
         self._last_error = ""
-        self._event_bytes = 0.0
+        self._event_bytes = self._line_bytes = 0.0
         self._make_room()
 
     def after_fork(self) -> None:
@@ -203,7 +203,8 @@ class Shipper:
 
     def _make_room(self) -> None:
         """How many events may wait, and how many are worth a batch before its time."""
-        self._room = max(1, min(self._capacity, int(QUEUE_BYTES / max(self._event_bytes, 1.0))))
+        size = max(self._event_bytes, self._line_bytes, 1.0)
+        self._room = max(1, min(self._capacity, int(QUEUE_BYTES / size)))
         self._many = min(BATCH_EVENTS, max(1, self._room // 2)) - 1
 
     def _start(self) -> None:
@@ -297,7 +298,7 @@ class Shipper:
                 lines.append(encode(self._report_of(reported)))
             if lines:
                 self._held.append(Batch(tuple(lines), reported=reported))
-                self._event_bytes = max(self._event_bytes, sum(map(len, lines)) / len(lines))
+                self._line_bytes = sum(map(len, lines)) / len(lines)
         self._make_room()
         if reported:
             why = self._last_error or "the queue was full"
