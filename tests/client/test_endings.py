@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections import Counter
@@ -207,7 +208,7 @@ def test_a_system_without_threads_keeps_events_until_there_is_one(monkeypatch: p
 
     logger = Logger("m", "1", server="pod-1", transport=Slow())
     with monkeypatch.context() as patched:
-        patched.setattr(shipping.threading, "Thread", Never)
+        patched.setattr(threading, "Thread", Never)
         logger.predict()
         assert (logger.stats().waiting, logger.stats().failed) == (1, 0)
     logger.predict()
