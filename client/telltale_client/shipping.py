@@ -26,7 +26,9 @@ BATCH_BYTES = 1024 * 1024
 EVENTS_AT_A_STRETCH = 50
 QUEUE_BYTES = 64 * 1024 * 1024
 """What waits in memory takes no more, about: how large events are is learned from a few of them, and from batches."""
-EVENTS_A_SAMPLE, SAMPLES = 16, 16
+FEW_SAMPLES, MANY_SAMPLES = 64, 4
+"""One of so many events is weighed, as that takes longer than all else: more of them where bytes are what is short."""
+SAMPLES_FOR_A_MEAN = 4
 EVENT_BYTES = 600
 """What an event takes beside its values, about."""
 LINGER_SECONDS = 0.5
@@ -124,7 +126,7 @@ class Shipper:
             self._lose(1)
             return
         self._queue.append(event)
-        if not waiting % EVENTS_A_SAMPLE:
+        if not waiting % self._stride:
             self._weigh(event)
         if self._thread is None:
             self._start()
@@ -198,13 +200,14 @@ class Shipper:
             size = EVENT_BYTES + sum(map(sys.getsizeof, values))
         except Exception:  # noqa: BLE001 - a value may raise anything when it is looked at
             return
-        self._event_bytes += (size - self._event_bytes) / (SAMPLES if self._event_bytes else 1)
+        self._event_bytes += (size - self._event_bytes) / (SAMPLES_FOR_A_MEAN if self._event_bytes else 1)
         self._make_room()
 
     def _make_room(self) -> None:
         """How many events may wait, and how many are worth a batch before its time."""
         size = max(self._event_bytes, self._line_bytes, 1.0)
         self._room = max(1, min(self._capacity, int(QUEUE_BYTES / size)))
+        self._stride = FEW_SAMPLES if self._room == self._capacity else MANY_SAMPLES
         self._many = min(BATCH_EVENTS, max(1, self._room // 2)) - 1
 
     def _start(self) -> None:

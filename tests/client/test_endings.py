@@ -271,3 +271,14 @@ def test_a_small_queue_is_emptied_before_it_is_full(capacity: int, monkeypatch: 
         wait_until(lambda: logger.stats().waiting <= capacity // 2, "the queue to be emptied", 10)
     assert logger.stats().dropped <= (1 if capacity == 1 else 0)
     logger.close()
+
+
+def test_events_that_become_larger_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "QUEUE_BYTES", 4_000_000)
+    logger = Logger("m", "1", server="pod-1", transport=Slow(30.0))
+    for n in range(100):
+        logger.predict({"n": n})
+    for n in range(2000):
+        logger.predict({"text": "x" * 20_000, "n": n})
+    assert logger.stats().waiting * 20_000 < 10_000_000
+    logger.close(0.0)
