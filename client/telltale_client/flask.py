@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from flask import current_app
-
 from telltale_client.endpoints import answered
 from telltale_client.logger import Logger
 
@@ -33,6 +31,8 @@ def logged(
     An ``HTTPException`` below 500, such as ``abort(404)`` raises, refuses the request and is not logged. Whatever else
     the view raises is logged as an error and goes on.
     """
+
+    from flask import current_app
 
     def decorate(view: View) -> View:
         @functools.wraps(view)

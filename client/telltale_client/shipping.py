@@ -93,9 +93,8 @@ class Shipper:
         self._held: deque[Batch] = deque()
         self._in_hand = 0
         self._lock = threading.RLock()  # a signal handler may log while its thread holds it
-        self._wake: queue.SimpleQueue[None] = (
-            queue.SimpleQueue()
-        )  # of all that wakes, a handler may interrupt only this
+        # An Event may hang when a signal handler sets it within its own set.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._woken = False
         self._thread: threading.Thread | None = None
         self._may_start = deque([None])  # taking it is one step, which no handler can come between
@@ -148,6 +147,8 @@ class Shipper:
         self._flushing = True
         self._not_before = 0.0
         self._wake.put(None)
+        if self._queue and self._thread is None:
+            self._start()
         try:
             while not self._idle():
                 if time.monotonic() > deadline:

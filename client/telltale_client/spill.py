@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import time
@@ -62,7 +63,8 @@ class Spill:
                 number = os.open(path, os.O_RDONLY)
                 self._taken = path, number
                 if _locked(number):
-                    return Batch(tuple(path.read_bytes().split(b"\n")), path.stem.rpartition("-")[2])
+                    lines = tuple(path.read_bytes().split(b"\n"))
+                    return Batch(lines, path.stem.rpartition("-")[2], _reported(lines[-1]))
             self.put_back()
         return None
 
@@ -103,6 +105,17 @@ class Spill:
 
 def _is_ours(path: Path) -> bool:
     return OURS.fullmatch(path.name) is not None
+
+
+def _reported(line: bytes) -> int:
+    """How many lost events a line tells of, as the last one of a batch may."""
+    if b'"telltale_dropped"' not in line:
+        return 0
+    try:
+        event = json.loads(line)
+        return int(event["resources"]["telltale_dropped"]) if event["type"] == "health" else 0
+    except (ValueError, TypeError, LookupError):
+        return 0
 
 
 def _locked(number: int) -> bool:

@@ -121,6 +121,26 @@ def test_only_the_owner_may_read_what_is_spilled_and_half_a_file_is_never_sent(t
     assert not half.exists()
 
 
+def test_a_report_of_lost_events_is_no_event_of_the_pod_on_disk_either(
+    telltale: Telltale, make_logger: MakeLogger, tmp_path: Path
+) -> None:
+    port = free_port()
+    first = Logger("m", "1", server="pod-1", url=f"http://127.0.0.1:{port}", spill=tmp_path, capacity=3)
+    for _ in range(20):
+        first.predict({"x": 1.0, "telltale_dropped": 5.0}, "yes")
+    first.close(0.5)
+    lost = first.stats().dropped
+    with gateway_to(telltale.url, port):
+        second = make_logger(url=f"http://127.0.0.1:{port}", spill=tmp_path)
+        second.predict({"x": 1.0}, "yes")
+        wait_until(lambda: second.stats().spilled == 0 and telltale.rows("health"), "the report", 20)
+        assert second.flush()
+        wait_until(lambda: second.stats().delivered == telltale.rows(), "the counts", 10)
+    assert telltale.rows() == 20 - lost + 1
+    told = telltale.select("SELECT sum(arraySum(resource_values)) AS n FROM health FINAL")
+    assert told == [{"n": float(lost)}]
+
+
 def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     names = ("export.ndjson", "1-a.ndjson", "download.part", "x.ndjson.part")
     for name in names:
