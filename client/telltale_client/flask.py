@@ -32,9 +32,9 @@ def logged(
     the view raises is logged as an error and goes on.
     """
 
-    from flask import current_app
-
     def decorate(view: View) -> View:
+        from flask import current_app
+
         @functools.wraps(view)
         def call(**values: Any) -> Any:
             with answered(logger, features, prediction, prediction_id, values, _refusal) as done:
