@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from benchmarks.ways import ARROW, LINES, MESSAGES, PARQUET, Way
 from monitor.store.embedded import INSERT_SETTINGS, EmbeddedStore
 
 EVENTS = 200_000
@@ -89,8 +90,8 @@ def dirty(body: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-def ingest(sampling: float, models: int = 1, *, soiled: bool = False) -> tuple[str, float, str]:
-    """Bytes to store."""
+def ingest(sampling: float, models: int = 1, *, soiled: bool = False, way: Way = LINES) -> tuple[str, float, str]:
+    """Bytes to store, as lines or another way."""
     from monitor.config import Config
     from monitor.service import Service
 
@@ -106,10 +107,11 @@ def ingest(sampling: float, models: int = 1, *, soiled: bool = False) -> tuple[s
                 service.register_reference(name, table, "first")
             for number, body in enumerate(bodies(EVENTS + BATCH, models=models)):
                 sent = dirty(body) if soiled else body
-                spent = cpu(lambda sent=sent: service.take(sent, "http"))  # type: ignore[misc]  # a default keeps the loop's value
+                given = way.prepare(sent, Path(folder))
+                spent = cpu(lambda given=given, number=number: way.take(service, given, number))  # type: ignore[misc]  # a default keeps the loop's value
                 seconds += spent if number else 0.0  # the first batch makes the first parts
     kind = ", dirty" if soiled else f", {models} models mixed" if models > 1 else ""
-    return f"ingest, bytes to store, feature sampling {sampling:g}{kind}", EVENTS / seconds, "events per CPU s"
+    return f"ingest, {way.name}, feature sampling {sampling:g}{kind}", EVENTS / seconds, "events per CPU s"
 
 
 def decode_floor() -> tuple[str, float, str]:
@@ -224,6 +226,12 @@ CASES: dict[str, Callable[[], tuple[str, float, str]]] = {
     "decode-floor": decode_floor,
     "ingest": lambda: ingest(1.0),
     "ingest-sampled": lambda: ingest(0.01),
+    "ingest-arrow": lambda: ingest(1.0, way=ARROW),
+    "ingest-arrow-sampled": lambda: ingest(0.01, way=ARROW),
+    "ingest-arrow-messages": lambda: ingest(1.0, way=MESSAGES),
+    "ingest-arrow-mixed": lambda: ingest(1.0, models=200, way=ARROW),
+    "ingest-parquet": lambda: ingest(1.0, way=PARQUET),
+    "ingest-parquet-sampled": lambda: ingest(0.01, way=PARQUET),
     "ingest-dirty": lambda: ingest(1.0, soiled=True),
     "ingest-mixed": lambda: ingest(1.0, models=200),
     "store-alone": store_alone,

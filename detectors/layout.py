@@ -74,6 +74,7 @@ class Column:
         array([2])
         """
         none = np.empty(0, np.int64)
+        values = values.alias("")  # Polars takes a name such as ^x$ for a pattern
         if values.dtype == pl.Boolean:
             return Column(values.cast(pl.String), none, none)
         if values.dtype.is_numeric() or values.dtype == pl.Null:

@@ -38,6 +38,7 @@ from monitor.registry import UnknownModelError
 from monitor.secrets import read_secret
 from monitor.service import Service
 from monitor.store import StoreError
+from monitor.tables import BadTableError, LargeTableError
 
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -185,10 +186,11 @@ def _intake(service: Service, access: Access) -> APIRouter:
         source: Annotated[str, Query(pattern="^(http|file)$")] = "http",
         who: Caller = ingest,
     ) -> Response:
-        """An object, an array or NDJSON. Answers when the events are durable; the same again changes nothing."""
+        """An object, an array, NDJSON or an Arrow stream. Answers when all is durable; again it changes nothing."""
         body = await _body(request, service.config.sources.http.max_body_bytes)
+        content_type = request.headers.get("content-type", "")
         receipt = await run_in_threadpool(
-            service.take, body, source, idempotency_key, caller=who.name, models=who.models
+            service.take, body, source, idempotency_key, who.name, who.models, content_type
         )
         return JSONResponse(receipt.to_dict())
 
@@ -441,6 +443,8 @@ _STATUS: Mapping[type[Exception], int] = {
     BadCallbackError: 400,
     LayoutError: 422,
     TableError: 422,
+    BadTableError: 400,
+    LargeTableError: 413,
     StoreError: 503,
     LedgerError: 503,
     AuditError: 409,

@@ -27,7 +27,7 @@ GRACE = timedelta(minutes=10)
 KAFKA = "kafka/"
 EPOCH = datetime.fromtimestamp(0, UTC)
 OVERLAP, GAP, SUM, PROFILES = "messages taken in twice", "messages taken in", "sum of an hour", "profiles"
-Read = Callable[[str, int, int], tuple[list[bytes], list[float]]]
+Read = Callable[[str, int, int], tuple[Sequence[bytes], list[float]]]
 """The lines of a range of offsets of a batch's source, and when each had arrived. Raises SourceError."""
 
 
@@ -201,7 +201,7 @@ class Auditor:
             remove_forgotten(self._store, model.environment, model.name)
         return f"taken in again: offsets {offsets[0]} to {offsets[1]}"
 
-    def _read_again(self, source: str, first: int, last: int, read: Read) -> tuple[list[bytes], Origin]:
+    def _read_again(self, source: str, first: int, last: int, read: Read) -> tuple[Sequence[bytes], Origin]:
         lines, arrivals = read(source, first, last)
         arrived = datetime.fromtimestamp(max(arrivals, default=0.0), UTC)
         return lines, Origin(source, str(first), arrived, arrivals, last)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from monitor.sources import Message, Place
+from monitor.tables import one_after_another
 
 NOTE_VERSION = 1
 
@@ -84,14 +85,14 @@ class Batch:
     amended: bool = False
 
     @property
-    def lines(self) -> list[bytes]:
-        """The lines of all messages, in order."""
-        return [line for message in self.messages for line in message.lines]
+    def lines(self) -> Sequence[bytes]:
+        """The lines of all messages, in order; tables among them stay such."""
+        return one_after_another([message.lines for message in self.messages])
 
     @property
     def arrivals(self) -> list[float]:
         """When the broker got each line, in epoch seconds."""
-        return [message.arrived_ms / 1000 for message in self.messages for _ in message.lines]
+        return [at for m in self.messages for at in [m.arrived_ms / 1000] * len(m.lines)]
 
 
 @dataclass(slots=True)

@@ -75,9 +75,13 @@ def check(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 @app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Events as NDJSON, one a line; or a folder of BentoML's monitoring.")],
+    file: Annotated[
+        Path, typer.Argument(help="Events as NDJSON, Parquet or Arrow; or a folder of BentoML's monitoring.")
+    ],
     config: ConfigPath = DEFAULT_CONFIG,
-    format_: Annotated[Literal["ndjson", "bentoml"], typer.Option("--format", help="What wrote it.")] = "ndjson",
+    format_: Annotated[
+        Literal["ndjson", "bentoml"], typer.Option("--format", help="ndjson: events, also as tables.")
+    ] = "ndjson",
     model: Annotated[str, typer.Option(help="bentoml: the model, if not called as the monitor.")] = "",
     version: Annotated[str, typer.Option(help="bentoml: the version, if it is not the bento's.")] = "",
     server: Annotated[str, typer.Option(help="bentoml: the server that wrote it.")] = "",
@@ -105,13 +109,17 @@ def _to_import(file: Path, format_: str, told: dict[str, str]) -> tuple[int, Cal
     from monitor.adapters import Sender
     from monitor.adapters.bentoml import data_files, import_folder
     from monitor.service import import_file
+    from monitor.table_files import import_table, is_table_file
 
     if format_ == "ndjson":
         if not file.is_file():
             _fail(f"{file}: there is no such file")
         if given := [name for name, value in told.items() if value]:
             _fail(f"--{given[0]} is for --format bentoml; the events of a file say it themselves")
-        return file.stat().st_size, lambda service: import_file(service, file, IMPORT_CHUNK_BYTES)
+        size = file.stat().st_size
+        if is_table_file(file):
+            return size, lambda service: import_table(service, file)
+        return size, lambda service: import_file(service, file, IMPORT_CHUNK_BYTES)
     found = data_files(file)
     if not found:
         _fail(f"{file}: there is no data/data.*.log below it; name the folder that BentoML's monitoring writes to")
@@ -333,9 +341,10 @@ def _expected() -> tuple[type[Exception], ...]:
     from monitor.registry import UnknownModelError
     from monitor.remote import RemoteError
     from monitor.store import StoreError
+    from monitor.tables import BadTableError
 
     told = (AuditError, ConfigError, FleetError, LayoutError, LedgerError, RemoteError, StoreError, TableError)
-    return (*told, UnknownModelError)
+    return (*told, BadTableError, UnknownModelError)
 
 
 def _check_rooms() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,10 +88,13 @@ def prediction_columns(events: Sequence[Fields], spec: ModelSpec) -> PredictionC
         redact(events, spec)
     rows: list[Fields] = [e["features"] for e in events]
     extras: list[dict[str, str] | None] = [None] * len(events)
+    by_feature = dict(zip(spec.features, _by_feature(rows, list(spec.features)), strict=True))
+    plain = _plain_numbers({n: by_feature[n] for n in spec.num_names})
     features: dict[str, Column] = {}
     holes = np.zeros(len(events), bool)
-    for (name, feature), values in zip(spec.features.items(), _by_feature(rows, list(spec.features)), strict=True):
-        column = number_column(values) if feature.kind is Kind.NUMERIC else level_column(values)
+    for name, values in by_feature.items():
+        read = number_column if spec.features[name].kind is Kind.NUMERIC else level_column
+        column = plain[name] if name in plain else read(values)
         features[name] = column
         if column.values.null_count():
             holes |= column.values.is_null().to_numpy()
@@ -100,7 +105,7 @@ def prediction_columns(events: Sequence[Fields], spec: ModelSpec) -> PredictionC
     fractions = [e.get("sampling_fraction") for e in events]
     return PredictionColumns(
         row=np.array([e.get("row", 0) for e in events], np.int64),
-        texts={n: pl.Series(n, [e.get(n) or ABSENT.get(n, "") for e in events], dtype=pl.String) for n in TEXTS},
+        texts=_texts(events),
         segments={name: _segment(events, name, declared) for name, declared in spec.segments.items()},
         origin=np.array([e.get("origin", 0) for e in events], np.int64),
         at=np.array([e["at"] for e in events], np.float64),
@@ -164,9 +169,9 @@ def number_column(values: Sequence[object]) -> Column:
     >>> column.values.to_list(), column.not_finite.tolist(), column.wrong_kind.tolist()
     ([1.0, 2.5, None, None, None], [3], [4])
     """
-    plain = _plain_numbers(values)
-    if plain is not None:
-        return plain
+    plain = _plain_numbers({"": values})
+    if plain:
+        return plain[""]
     numbers: list[float | None] = []
     not_finite, wrong_kind = [], []
     for row, value in enumerate(values):
@@ -183,19 +188,28 @@ def number_column(values: Sequence[object]) -> Column:
     return Column(pl.Series(numbers, dtype=pl.Float64), np.array(not_finite, np.int64), np.array(wrong_kind, np.int64))
 
 
-def _plain_numbers(values: Sequence[object]) -> Column | None:
-    """The column where all values are finite numbers or null."""
-    kinds = set(map(type, values))
-    if not kinds <= {float, int, type(None)}:
-        return None
+def _plain_numbers(features: Mapping[str, Sequence[object]]) -> dict[str, Column]:
+    """Columns of numbers, made in one go; none at all unless every value of every one is a finite number or null."""
+    rows = len(next(iter(features.values()), ()))
+    kinds = set(map(type, itertools.chain.from_iterable(features.values())))
+    if not rows or not kinds <= {float, int, type(None)}:
+        return {}
     try:
-        numbers = np.array(values, np.float64)
+        numbers = np.array(list(features.values()), np.float64).ravel()
     except OverflowError:  # some whole number is too large
-        return None
-    nulls = values.count(None) if type(None) in kinds else 0
+        return {}
+    nulls = sum(values.count(None) for values in features.values()) if type(None) in kinds else 0
     if np.isfinite(numbers).sum() != len(numbers) - nulls:
-        return None
-    return Column(pl.Series(values, dtype=pl.Float64, strict=False) if nulls else pl.Series(numbers), NONE, NONE)
+        return {}
+    flat = pl.Series(numbers, nan_to_null=nulls > 0)
+    return {name: Column(flat.slice(at * rows, rows), NONE, NONE) for at, name in enumerate(features)}
+
+
+def _texts(events: Sequence[Fields]) -> dict[str, pl.Series]:
+    """What events say of themselves, in one go as well: each column costs as much as many values."""
+    size = len(events)
+    flat = pl.Series([e.get(n) or ABSENT.get(n, "") for n in TEXTS for e in events], dtype=pl.String)
+    return {n: flat.slice(at * size, size).alias(n) for at, n in enumerate(TEXTS)}
 
 
 def level_column(values: Sequence[object]) -> Column:
@@ -369,7 +383,7 @@ def _finite(value: Any) -> float | None:
         number = float(value)
     except OverflowError:
         return None
-    return number if np.isfinite(number) else None
+    return number if math.isfinite(number) else None
 
 
 def _level(value: object) -> str | None:

@@ -31,12 +31,16 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A line that could not be taken in. ``reason`` is one of a few words, ``detail`` a sentence."""
+    """A line that could not be taken in, or so many ``rows`` of a table.
+
+    ``reason`` is one of a few words, ``detail`` a sentence.
+    """
 
     row: int
     reason: str
     detail: str
     raw: bytes
+    rows: int = 1
 
 
 @dataclass(slots=True)

@@ -48,8 +48,9 @@ from monitor.events import FUTURE_LIMIT_SECONDS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LEAST_LINES = 32
-"""For fewer lines a schema is not worth making."""
+LEAST_LINES = 300
+"""Fewer lines of a model are read as fast one by one."""
+LEAST_ALIKE = 32
 LOOKED_AT = 4
 """How many of the first lines say of which kinds values are."""
 LONGEST_LINE = 64 * 1024
@@ -59,11 +60,14 @@ SMALLEST_PIECE = 16
 RARE = 0.25
 """A form that fewer lines than this share have is given up when the first of them is refused."""
 MOST_PLANS = 4_096
+MOST_DEEP = 8
+"""Objects in objects in objects: what lies deeper is of no kind that is read fast."""
+HOLDERS = ("features", "segments", "prediction")
 KEYS = ("version", "server", "prediction_id")
 SAID = ("error", "entity_id", "batch_id", "trace_id")
 OPTIONAL_TEXTS = ("type", "environment", "model", "role", "status", *SAID)
 NEVER_NULL = ("environment", "role", "status")
-LOOSE_NULLS = (b"}null", b"} null", b"  null", b"\tnull", b"\rnull")
+LOOSE_NULLS = (b"}null", b"} null", b"  null", b"\t null", b"\r null", b"\tnull", b"\rnull")
 """Every spelling of a null that follows a ``}`` holds one of these."""
 ESCAPED_LETTERS = (b"\\u006", b"\\u007")
 WANTED = frozenset(
@@ -120,7 +124,7 @@ def read_clean(
     shape = _shape(lines[:LOOKED_AT], spec)
     if shape is None or len(lines) < LEAST_LINES:
         return None
-    plan = _plan(shape, place, spec)
+    plan = plan_for(shape, place, spec)
     read = list(_read(lines, plan.schema))
     if not read:
         return None
@@ -204,7 +208,7 @@ def _shape(lines: Sequence[bytes], spec: ModelSpec) -> dict[str, Kinds] | None:
     return kinds
 
 
-def _kinds(values: Sequence[object]) -> Kinds:
+def _kinds(values: Sequence[object], depth: int = 0) -> Kinds:
     """The most common kind of some values; the first of two that are as common."""
     types = [type(v) for v in values if v is not None]
     if not types:
@@ -213,8 +217,11 @@ def _kinds(values: Sequence[object]) -> Kinds:
     common = next(known) if len(set(types)) == 1 else Counter(known).most_common(1)[0][0]
     if common != "object":
         return common
+    if depth > MOST_DEEP:
+        return "mixed"
     objects = [v for v in values if isinstance(v, dict)]
-    return {name: _kinds([o.get(name) for o in objects]) for name in dict.fromkeys(n for o in objects for n in o)}
+    names = dict.fromkeys(n for o in objects for n in o)
+    return {name: _kinds([o.get(name) for o in objects], depth + 1) for name in names}
 
 
 _KINDS: Mapping[type, str] = {str: "text", bool: "boolean", int: "number", float: "number", dict: "object"}
@@ -264,14 +271,14 @@ def _arrow(kinds: Kinds) -> pa.DataType:
     return {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_(), None: pa.null()}[kinds]
 
 
-def _plan(shape: Mapping[str, Kinds], place: tuple[str, str], spec: ModelSpec) -> _Plan:
-    """The plan for lines of this form. It is kept, as making it costs as much as reading some hundred lines."""
+def plan_for(shape: Mapping[str, Kinds], place: tuple[str, str], spec: ModelSpec) -> Plan:
+    """The plan for events of this form. It is kept, as making it costs as much as reading some hundred lines."""
     key = (place, orjson.dumps(shape))
     plan = _plans.get(key)
     if plan is None or plan.spec is not spec:
         if len(_plans) >= MOST_PLANS:
             _plans.clear()
-        plan = _plans[key] = _Plan(shape, place, spec)
+        plan = _plans[key] = Plan(shape, place, spec)
     return plan
 
 
@@ -288,24 +295,29 @@ def _read(lines: Sequence[bytes], schema: pa.Schema) -> Iterator[tuple[NDArray[n
     try:
         yield np.arange(len(lines)), _parse(lines, schema)
     except _Broken:
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for number, line in enumerate(lines):  # odd lines mostly differ in these from those around them
-            alike[line.count(b'"'), line.count(b":"), line.count(b"["), line.count(b"{")].append(number)
-        for numbers in alike.values():
-            if len(numbers) < LEAST_LINES or (
-                len(numbers) < RARE * len(lines) and not _is_right(lines[numbers[0]], schema)
-            ):
-                continue
-            for start in range(0, len(numbers), PIECE_LINES):
-                yield from _salvage(lines, numbers[start : start + PIECE_LINES], schema)
+        for numbers in _alike(lines):
+            first = _parsed(lines, numbers[:1] if len(numbers) < RARE * len(lines) else numbers, schema)
+            if first is not None and len(first) == len(numbers):
+                yield np.array(numbers), first
+            elif first is not None or len(numbers) >= RARE * len(lines):
+                for start in range(0, len(numbers), PIECE_LINES):
+                    yield from _salvage(lines, numbers[start : start + PIECE_LINES], schema)
 
 
-def _is_right(line: bytes, schema: pa.Schema) -> bool:
+def _alike(lines: Sequence[bytes]) -> Iterator[list[int]]:
+    """Lines in groups that are large enough: odd ones mostly differ in these counts from those around them."""
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for number, line in enumerate(lines):
+        truths = line.count(b":true") + line.count(b":false")
+        groups[line.count(b'"'), line.count(b":"), line.count(b"["), line.count(b"{"), truths].append(number)
+    return (numbers for numbers in groups.values() if len(numbers) >= LEAST_ALIKE)
+
+
+def _parsed(lines: Sequence[bytes], numbers: Sequence[int], schema: pa.Schema) -> pa.Table | None:
     try:
-        _parse([line], schema)
+        return _parse([lines[n] for n in numbers], schema)
     except _Broken:
-        return False
-    return True
+        return None
 
 
 def _salvage(
@@ -347,13 +359,14 @@ def _parse(lines: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     return table
 
 
-class _Plan:
-    """How lines of one form and model become columns: in one pass, as passes are what small groups cost."""
+class Plan:
+    """How events of one form and model become columns: in one pass, as passes are what small groups cost."""
 
     def __init__(self, shape: Mapping[str, Kinds], place: tuple[str, str], spec: ModelSpec) -> None:
         self.spec = spec
         self.schema = _schema(shape, spec)
         self.names = [f.name for f in self.schema if f.name in WANTED and f.type != _arrow({})]
+        self._fresh = {h: _fresh_names(self.schema, h) for h in HOLDERS if h in self.names}
         self._place = place
         self._wanted: list[pl.Expr] = []
 
@@ -372,7 +385,7 @@ class _Plan:
             *(self._text(pl.col(n), n).alias(f"text {n}") for n in KEYS),
             pl.col("role").fill_null(ABSENT["role"]).alias("text role"),
             pl.col(SAID).fill_null("").name.prefix("text "),
-            *(self._segment(n, declared).alias(f"segment {n}") for n, declared in spec.segments.items()),
+            *(self._segment(*s).alias(f"segment {i}") for i, s in enumerate(spec.segments.items())),
             *self._features(),
         ]
 
@@ -381,11 +394,16 @@ class _Plan:
     ) -> PredictionColumns | None:
         """What is right of what was read of lines of these numbers that came at these times."""
         spec = self.spec
+        frame = frame.with_columns(
+            pl.col(holder).struct.rename_fields(list(names.values())) for holder, names in self._fresh.items() if names
+        )
         if not self._wanted:  # Polars panics at some tables without rows, so the types are taken from one that has some
             self._schema = frame.schema
             self._wanted = self._expressions()
         found = frame.select(self._wanted)
         at = found["at"].to_numpy()
+        if self._schema["timestamp"] != pl.Float64:
+            at = at / 1e6  # Polars would multiply by a number that is not exactly a millionth
         right = found["right"].to_numpy() & (at <= arrived + FUTURE_LIMIT_SECONDS)
         right &= (at >= EARLIEST_TIMESTAMP) & (at <= LATEST_TIMESTAMP)
         if not right.all():
@@ -399,12 +417,12 @@ class _Plan:
         return PredictionColumns(
             row=rows,
             texts={n: found[f"text {n}"].alias(n) for n in TEXTS},
-            segments={n: found[f"segment {n}"] for n in spec.segments},
+            segments={n: found[f"segment {i}"] for i, n in enumerate(spec.segments)},
             origin=np.zeros(len(rows), np.int64),
             at=at,
             weight=found["weight"].to_numpy(),
             failed=found["failed"].to_numpy(),
-            features={n: _column(found[f"feature {n}"]) for n in spec.features}
+            features={n: _column(found[f"feature {self._fresh['features'][n]}"]) for n in spec.features}
             | outputs
             | {LATENCY: _column(found["latency_ms"])},
             score=found["number"].to_numpy(),
@@ -449,7 +467,7 @@ class _Plan:
 
     def _exact(self) -> list[pl.Expr]:
         """Numbers that become texts must be exact."""
-        told = [n for n in self._fields("features", pl.Float64) if n in set(self.spec.cat_names)]
+        told = [n for n in self._fields("features", pl.Float64) if n in self._categorical]
         exprs = [pl.col("features").struct.field(name) for name in told]
         if self.spec.task == "classification":
             if self._kind("prediction", "label") == pl.Float64:
@@ -464,13 +482,13 @@ class _Plan:
         return next((f.dtype for f in kind.fields if f.name == name), None) if isinstance(kind, pl.Struct) else None
 
     def _time(self) -> pl.Expr:
-        """Epoch seconds; NaN for what is not in a common form."""
+        """Epoch seconds of numbers, microseconds of texts; NaN for what is not in a common form."""
         value = pl.col("timestamp")
         if self._schema["timestamp"] == pl.Float64:
             return value.fill_null(np.nan)
         common = pl.when(value.str.contains(COMMON_TIME)).then(value)
         micros = common.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False).to_physical()
-        return pl.when(micros.abs() < int(LARGEST_EXACT)).then(micros).cast(pl.Float64).fill_null(np.nan) / 1e6
+        return pl.when(micros.abs() < int(LARGEST_EXACT)).then(micros).cast(pl.Float64).fill_null(np.nan)
 
     def _features(self) -> Iterator[pl.Expr]:
         plain = self._fields("features", pl.Float64, pl.String, but=self._levels)
@@ -483,8 +501,11 @@ class _Plan:
     @property
     def _levels(self) -> list[str]:
         """Categorical features whose levels are not texts."""
-        named = set(self.spec.cat_names)
-        return [n for n in self._fields("features", pl.Float64, pl.Boolean) if n in named]
+        return [n for n in self._fields("features", pl.Float64, pl.Boolean) if n in self._categorical]
+
+    @property
+    def _categorical(self) -> set[str]:
+        return {self._fresh["features"][name] for name in self.spec.cat_names}
 
     def _fields(self, holder: str, *kinds: type[pl.DataType], but: Sequence[str] = ()) -> list[str]:
         """The fields of an object that are of these types."""
@@ -493,9 +514,10 @@ class _Plan:
         return [f.name for f in fields if f.dtype in kinds and f.name not in but]
 
     def _segment(self, name: str, declared: Sequence[str]) -> pl.Expr:
-        if self._kind("segments", name) is None:
+        fresh = self._fresh.get("segments", {}).get(name)
+        if fresh is None:
             return pl.lit(None, pl.String)
-        value = pl.col("segments").struct.field(name)
+        value = pl.col("segments").struct.field(fresh)
         known = pl.when(value.is_in(list(declared))).then(value).otherwise(pl.lit(OTHER))
         return pl.when(value.is_not_null()).then(pl.lit(f"{name}=") + known)
 
@@ -528,6 +550,14 @@ class _Plan:
         return value
 
 
+def _fresh_names(schema: pa.Schema, holder: str) -> dict[str, str]:
+    """Names for the fields of an object that Polars takes for nothing but names; it has patterns such as ``^x.*$``."""
+    kept = ("score", "label") if holder == "prediction" else ()
+    kind = schema.field(holder).type
+    fields = (kind.field(i).name for i in range(kind.num_fields))
+    return {name: name if name in kept else f"f{at}" for at, name in enumerate(fields)}
+
+
 def _column(values: pl.Series) -> Column:
     return Column(values, NONE, NONE)
 
@@ -535,7 +565,7 @@ def _column(values: pl.Series) -> Column:
 def _number_texts(values: pl.Series) -> pl.Series:
     distinct = values.drop_nulls().unique()
     texts = pl.Series([label_text(v) for v in distinct.to_list()], dtype=pl.String)
-    return values.replace_strict(distinct, texts, return_dtype=pl.String)
+    return values.replace_strict(distinct, texts, return_dtype=pl.String).cast(pl.String)  # floats, if all are null
 
 
-_plans: dict[tuple[tuple[str, str], bytes], _Plan] = {}
+_plans: dict[tuple[tuple[str, str], bytes], Plan] = {}

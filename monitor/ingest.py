@@ -5,14 +5,16 @@ Everything written is keyed by where it came from (source, batch, row), so takin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
 import structlog
+from numpy.typing import NDArray
 
 from alerts.ledger import LedgerError
 from monitor.columns import PredictionColumns, prediction_columns, redact, together
@@ -27,6 +29,7 @@ from monitor.registry import Model, Registry
 from monitor.rows import feature_rows, floats, moments, slim_rows, texts
 from monitor.store import Store, StoreError
 from monitor.store.literals import literal
+from monitor.tables import TableLines, all_written, apart, read_tables
 
 BATCH_TABLES = (
     "batches",
@@ -39,6 +42,10 @@ BATCH_TABLES = (
     "health",
     "dead_letters",
 )
+UNEXPECTED = (Exception, pl.exceptions.PanicException)
+"""What a fault of ours raises. A panic of Polars is no Exception, and would end the reader of a topic."""
+LEAST_ROWS = 32
+"""Fewer rows of a model in a table are read as fast one by one, as lines."""
 log = structlog.get_logger()
 
 
@@ -84,7 +91,7 @@ class _Read:
     """A batch that was read: what went line by line, and what was proven clean, by place of its model."""
 
     decoded: Decoded
-    clean: Mapping[tuple[str, str], tuple[Model, PredictionColumns]]
+    clean: Mapping[tuple[str, str], list[PredictionColumns]]
 
 
 class Ingest:
@@ -119,39 +126,73 @@ class Ingest:
             read = self._read(lines, origin, allowed)
             read.decoded.rejects.extend(refused)
             if origin.last is not None:
-                self.watch.check(origin.source, origin.batch, [r.row for r in read.decoded.rejects], len(lines))
+                told = sorted(row for r in read.decoded.rejects for row in range(r.row, r.row + r.rows))
+                self.watch.check(origin.source, origin.batch, told, len(lines))
             return self._take(read, origin)
         except (StoreError, LedgerError, ConfigError, TooManyDeadLettersError):
             raise
-        except Exception:
+        except UNEXPECTED:
+            lines, broken = all_written(lines)
             failing = self._failing(lines, origin, allowed)
             # A fault of ours that one line brings to light must not hold up all that come after it.
             log.exception("lines that cannot be processed become dead letters", rows=[r.row for r in failing])
             rows = {reject.row for reject in failing}
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
-            decoded.rejects.extend((*failing, *refused))
+            decoded.rejects.extend((*failing, *refused, *broken))
             return self._take(_Read(decoded, {}), origin)
 
     def _read(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> _Read:
-        """Clean lines of models that have a layout as columns, all others one by one."""
-        clean: dict[tuple[str, str], tuple[Model, PredictionColumns]] = {}
-        rest = list(lines)
+        """Clean lines and rows of models that have a layout as columns, all others one by one."""
+        clean: dict[tuple[str, str], list[PredictionColumns]] = defaultdict(list)
+        rest, tables = apart(lines)
         arrived = np.broadcast_to(np.array(origin.arrivals or origin.arrived.timestamp()), len(lines))
-        for place, numbers in models_of(lines).items():
-            model = self._registry.find(*place)
-            if len(numbers) < LEAST_LINES or model is None or model.layout is None or not self._is_open(model, allowed):
+        only_tables = len(rest) == sum(len(table) for _, table in tables)
+        for place, numbers in ({} if only_tables else models_of(rest)).items():
+            model = self._with_layout(place, allowed) if len(numbers) >= LEAST_LINES else None
+            if model is None:
                 continue
             rows = np.array(numbers)
-            try:
-                columns = read_clean([lines[n] for n in numbers], rows, arrived[rows], place, model.spec)
-            except pl.exceptions.PanicException:  # no Exception, so that it would end the reader of the topic
-                log.exception("lines go one by one, as the columnar reader failed", model=model.name)
-                columns = None
+            some = [rest[n] for n in numbers]
+            columns = _guarded(read_clean, some, rows, arrived[rows], place, model.spec)
             if columns is not None:
-                clean[place] = (model, columns)
+                clean[place].append(columns)
                 for row in columns.row.tolist():
                     rest[row] = b""
-        return _Read(self._decoded(rest, origin, allowed), clean)
+        broken = self._read_tables(tables, rest, arrived, allowed, clean) if tables else []
+        decoded = self._decoded(rest, origin, allowed)
+        decoded.rejects.extend(broken)
+        return _Read(decoded, clean)
+
+    def _read_tables(
+        self,
+        tables: Sequence[tuple[int, TableLines]],
+        rest: list[bytes],
+        arrived: NDArray[np.float64],
+        allowed: frozenset[str],
+        clean: dict[tuple[str, str], list[PredictionColumns]],
+    ) -> list[Reject]:
+        """Adds the clean rows of tables to ``clean``, and the lines of the others to ``rest``."""
+        read, broken = read_tables(tables)
+        for events, numbers in read:
+            left = np.ones(events.size, bool)
+            for place, at in events.places():
+                model = self._with_layout(place, allowed) if len(at) >= LEAST_ROWS else None
+                if model is None:
+                    continue
+                rows = numbers[at]
+                columns = _guarded(events.some(at).predictions, rows, arrived[rows], place, model.spec)
+                if columns is not None:
+                    clean[place].append(columns)
+                    left[np.searchsorted(numbers, columns.row)] = False
+            others = np.flatnonzero(left)
+            for row, line in zip(numbers[others].tolist(), events.lines(others), strict=True):
+                rest[row] = line
+        return broken
+
+    def _with_layout(self, place: tuple[str, str], allowed: frozenset[str]) -> Model | None:
+        """The model, if its events may become columns at once."""
+        model = self._registry.find(*place)
+        return model if model is not None and model.layout is not None and self._is_open(model, allowed) else None
 
     def _is_open(self, model: Model, allowed: frozenset[str]) -> bool:
         """Whether the sender may write to the model at all."""
@@ -169,21 +210,22 @@ class Ingest:
     def _take(self, read: _Read, origin: Origin) -> Receipt:
         decoded = read.decoded
         self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
-        for environment, name in decoded.predictions.keys() - read.clean.keys():
-            self._take_predictions(environment, name, decoded.predictions[environment, name], origin)
-        whole = []
-        for place, (model, columns) in read.clean.items():
+        placed = []
+        for place in {**decoded.predictions, **read.clean}:
             events = decoded.predictions.get(place, [])
-            parts = [columns, prediction_columns(events, model.spec)] if events else [columns]
-            self._registry.learn(*place, events, origin.first_arrived)
-            whole.append((model, together(parts)))
-        self._write_predictions(whole, origin)
+            model = self._registry.learn(*place, events, origin.first_arrived)
+            if model.layout is None:
+                self._take_first_predictions(*place, events, origin)
+                continue
+            others = [prediction_columns(events, model.spec)] if events else []
+            placed.append((model, together([*read.clean.get(place, ()), *others])))
+        self._write_predictions(placed, origin)
         self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
-        accepted = decoded.accepted + sum(len(columns) for _, columns in read.clean.values())
-        others = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
-        self._count(origin, len(decoded.rejects), accepted - others, others)  # when all else is there
+        accepted = decoded.accepted + sum(len(columns) for parts in read.clean.values() for columns in parts)
+        unprofiled = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
+        self._count(origin, len(decoded.rejects), accepted - unprofiled, unprofiled)  # when all else is there
         return Receipt(accepted, decoded.rejects)
 
     def _count(self, origin: Origin, rejected: int, predictions: int, others: int) -> None:
@@ -202,11 +244,19 @@ class Ingest:
     def _failing(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> list[Reject]:
         """The lines that cannot be processed even alone. Nothing is written."""
         failing = []
-        for row, line in enumerate(lines):
+        parts = [(0, len(lines))]
+        while parts:
+            start, end = parts.pop()
             try:
-                self._rehearse(self._decoded([line], origin, allowed))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the line is kept with it
-                failing.append(Reject(row, "internal_error", f"{type(error).__name__}: {str(error)[:200]}", line))
+                some = replace(origin, arrivals=origin.arrivals and origin.arrivals[start:end])
+                self._rehearse(self._decoded(lines[start:end], some, allowed))
+            except UNEXPECTED as error:  # whatever it is, the line is kept with it
+                if end - start > 1:
+                    middle = (start + end) // 2
+                    parts += [(middle, end), (start, middle)]
+                    continue
+                detail = f"{type(error).__name__}: {str(error)[:200]}"
+                failing.append(Reject(start, "internal_error", detail, lines[start]))
         return failing
 
     def _rehearse(self, decoded: Decoded) -> None:
@@ -227,12 +277,9 @@ class Ingest:
             self._store.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 - quoted, and tables are ours
         mark(self._store, profiles)
 
-    def _take_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
-        model = self._registry.learn(environment, name, events, origin.first_arrived)
-        if model.layout is not None:
-            self._write_predictions([(model, prediction_columns(events, model.spec))], origin)
-            return
-        with self._references.learning:  # the layout is made from rows; none may slip in behind it without its cells
+    def _take_first_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
+        """Of a model whose layout will be made from rows: none may slip in behind it without its cells."""
+        with self._references.learning:
             model = self._registry.learn(environment, name, events, origin.first_arrived)
             self._write_predictions([(model, prediction_columns(events, model.spec))], origin)
             if model.layout is None:
@@ -269,6 +316,15 @@ class Ingest:
         if table != "features":
             placed = placed.with_columns(received=pl.lit(origin.arrived).cast(pl.Datetime("ms", "UTC")))
         self._store.insert(table, placed)
+
+
+def _guarded(read: Callable[..., PredictionColumns | None], *given: Any) -> PredictionColumns | None:
+    """What a columnar reader gives; None where it fails, as all can be read line by line."""
+    try:
+        return read(*given)
+    except UNEXPECTED:
+        log.exception("events go one by one, as the columnar reader failed")
+        return None
 
 
 def dead_letter_rows(rejects: Sequence[Reject]) -> pl.DataFrame:

@@ -64,7 +64,7 @@ class Model:
     since: datetime | None = None
     """When the first of it arrived. Windows before that are history and judged only when asked for."""
 
-    @property
+    @functools.cached_property
     def schema_id(self) -> int:
         """A hash of the features' names, kinds and order: what the positions in feature rows mean."""
         names = json.dumps([self.spec.num_names, self.spec.cat_names], ensure_ascii=False)

@@ -62,15 +62,26 @@ def feature_rows(parts: Sequence[Part]) -> pl.DataFrame:
         extras = list(itertools.compress(extras, keep.tolist()))
         label, schemas = label.filter(pl.Series(keep)), schemas[keep]
     held = [_values(model, c, mask) for (model, c), mask in zip(parts, masks, strict=True)]
-    none = _nothing(len(extras))
-    kept_aside = any(extras)
     return rows.with_columns(
         pl.Series("schema_id", schemas),
         _end_to_end([v.numbers for v in held]).alias("num"),
         _end_to_end([v.levels for v in held]).alias("cat"),
-        (texts([list(x or ()) for x in extras]) if kept_aside else none).alias("extra_names"),
-        (texts([list((x or {}).values()) for x in extras]) if kept_aside else none).alias("extra_values"),
+        *_extra_lists(extras),
         label.alias("label"),
+    )
+
+
+def _extra_lists(extras: Sequence[dict[str, str] | None]) -> tuple[pl.Series, pl.Series]:
+    """Names and texts of what was kept aside of each row; few rows have any."""
+    having = [row for row, extra in enumerate(extras) if extra]
+    found = [extra for extra in extras if extra]
+    lengths = np.zeros(len(extras), np.int64)
+    lengths[having] = [len(extra) for extra in found]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    names, values = (list(itertools.chain.from_iterable(x)) for x in (found, (extra.values() for extra in found)))
+    return (
+        lists(offsets, pl.Series(names, dtype=pl.String)).alias("extra_names"),
+        lists(offsets, pl.Series(values, dtype=pl.String)).alias("extra_values"),
     )
 
 

@@ -45,6 +45,7 @@ from monitor.secrets import read_secret
 from monitor.sources import Place, SourceError
 from monitor.store import StoreError, migrate
 from monitor.store.opening import open_store
+from monitor.tables import TableLines, is_table
 from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor
 
 LEASE = timedelta(minutes=10)
@@ -119,16 +120,22 @@ class Service:
     # Events in
 
     def take(
-        self, body: bytes, source: str, key: str = "", caller: str = "", models: frozenset[str] = frozenset()
+        self,
+        body: bytes,
+        source: str,
+        key: str = "",
+        caller: str = "",
+        models: frozenset[str] = frozenset(),
+        content_type: str = "",
     ) -> Receipt:
-        """Take events in: an object, an array or NDJSON. The same bytes under the same key change nothing twice.
+        """Take events in: an object, an array, NDJSON or an Arrow stream; the same under the same key changes nothing.
 
         A key used again for other bytes names another batch, so that nothing is overwritten. ``models``: those the
-        caller may write to; empty for all.
+        caller may write to; empty for all. Raises BadTableError for a table that cannot be read.
         """
         whole = b"\x1f".join((caller.encode(), key.encode(), body))
         batch = key if key and source == FILE else hashlib.sha256(whole).hexdigest()[:32]
-        return self.take_batch(split_lines(body), Origin(source, batch, self.clock.now()), models)
+        return self.take_batch(_lines(body, content_type), Origin(source, batch, self.clock.now()), models)
 
     def take_batch(
         self,
@@ -240,7 +247,7 @@ class Service:
             for each in found:
                 log.error("the auditor found a disagreement", **each)
 
-    def _read_log(self, source: str, first: int, last: int) -> tuple[list[bytes], list[float]]:
+    def _read_log(self, source: str, first: int, last: int) -> tuple[Sequence[bytes], list[float]]:
         from monitor.sources.kafka import read_range
 
         spec = self.config.sources.kafka
@@ -552,6 +559,15 @@ def import_file(service: Any, path: Path, chunk_bytes: int) -> Iterator[tuple[in
             offset += len(chunk)
             line += chunk.count(b"\n")
             yield offset, answer
+
+
+def _lines(body: bytes, content_type: str) -> Sequence[bytes]:
+    """The lines of a body. A table that cannot be read is its sender's to mend, so it becomes no dead letter."""
+    if not is_table(body, content_type):
+        return split_lines(body)
+    table = TableLines(body)
+    table.check()
+    return table
 
 
 def _ledger_password(config: Config) -> str | None:

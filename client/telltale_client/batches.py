@@ -14,15 +14,18 @@ class Batch:
 
     reported
         How many lost events the last line tells of; 0 where there is no such line.
+    content_type
+        What the lines are; a table is one of them.
     """
 
     lines: tuple[bytes, ...] = field(repr=False)
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     reported: int = 0
+    content_type: str = "application/x-ndjson"
 
     @property
     def body(self) -> bytes:
-        """The lines as NDJSON."""
+        """The lines, one below the other."""
         return b"\n".join(self.lines)
 
     @property

@@ -87,7 +87,7 @@ class Logger:
         if sampling < 1:
             self._prediction["sampling_fraction"] = sampling
         self._label = {"type": "label", **{n: v for n, v in about.items() if n in ("model", "environment")}}
-        self._transport = transport or _http_transport(url, key, key_file)
+        self._transport = transport or http_transport(url, key, key_file)
         self._who = who
         self._shipper: Shipper | None = None
         if self._transport is not None:
@@ -283,7 +283,10 @@ def _check(model: str, version: str, role: str, sampling: float, capacity: int) 
         raise ValueError(f"capacity is {capacity!r}; it should be at least 1")
 
 
-def _http_transport(url: str | None, key: str | None, key_file: str | os.PathLike[str] | None) -> Transport | None:
+def http_transport(
+    url: str | None = None, key: str | None = None, key_file: str | os.PathLike[str] | None = None
+) -> HttpTransport | None:
+    """What these settings, or else the environment, say; None where nothing says where Telltale is."""
     where = url or os.environ.get("TELLTALE_URL")
     if not where:
         log.warning("neither url nor TELLTALE_URL says where Telltale is: nothing is sent")

@@ -54,7 +54,7 @@ class HttpTransport:
 
     def send(self, batch: Batch) -> Receipt:
         """Send a batch, and return when it is durable there. Raises UnavailableError, RefusedError."""
-        headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": batch.key, **self._authorization()}
+        headers = {"Content-Type": batch.content_type, "Idempotency-Key": batch.key, **self._authorization()}
         idle = self._connection.sock is not None
         try:
             try:

@@ -24,7 +24,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message: where it stands, when the broker has it from (milliseconds since 1970), and its lines."""
+    """One message: where it stands, when the broker has it from (milliseconds since 1970), and its lines.
+
+    size
+        Bytes that its lines have, or would have if they were written.
+    """
 
     offset: int
     arrived_ms: int

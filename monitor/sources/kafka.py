@@ -20,6 +20,7 @@ from monitor.config import ConfigError, KafkaSource
 from monitor.decode import split_lines
 from monitor.secrets import read_secret
 from monitor.sources import Mark, Message, Place, SourceError
+from monitor.tables import TableLines, is_table
 
 COMMIT_SECONDS = 30
 READ_SECONDS = 60
@@ -234,14 +235,17 @@ def _message(record: Any) -> Message:
     arrived_ms = min(
         max(record.timestamp, 0), LATEST_MS
     )  # producers may say anything, and a replay must decide the same
-    return Message(record.offset, arrived_ms, _lines(value, record.headers), len(value))
+    lines = _lines(value, record.headers)
+    return Message(record.offset, arrived_ms, lines, lines.size if isinstance(lines, TableLines) else len(value))
 
 
-def _lines(value: bytes, headers: Sequence[tuple[str, bytes]]) -> list[bytes]:
-    """One object, or many as NDJSON. The header need not be there; where it is, it is believed."""
-    for name, content in headers:
-        if name.lower() == "content-type" and (content or b"").lower().startswith(NDJSON):
-            return value.split(b"\n")
+def _lines(value: bytes, headers: Sequence[tuple[str, bytes]]) -> Sequence[bytes]:
+    """One object, many as NDJSON, or a table. The header need not be there; where it is, it is believed."""
+    told = next((content or b"" for name, content in headers if name.lower() == "content-type"), b"")
+    if told.lower().startswith(NDJSON):
+        return value.split(b"\n")
+    if is_table(value, told.decode("latin-1")) and value:
+        return TableLines(value)
     return split_lines(value) if b"\n" in value or value[:1] in b"[\xef" else [value]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ EVENT: dict[str, Any] = {
 def few_lines_will_do() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fast, "LEAST_LINES", 1)
+        patch.setattr(fast, "LEAST_ALIKE", 1)
         patch.setattr(fast, "SMALLEST_PIECE", 1)
         patch.setattr(fast, "RARE", 0)
         yield
@@ -183,6 +185,35 @@ def test_odd_lines_among_good_ones_become_the_same(spec: ModelSpec, odd: dict[in
     good = line(timestamp="2026-01-01T00:00:00.250Z" if in_text else ARRIVED, prediction=0.5)
     lines = [odd.get(n, good) for n in range(14)]
     assert held_equal(lines, spec) >= len(lines) - len(odd)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(st.integers(10**15, int(ARRIVED) * 10**6), min_size=3, max_size=9))
+def test_times_in_text_become_the_same_to_the_last_bit(microseconds: list[int]) -> None:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    times = [(epoch + timedelta(microseconds=us)).isoformat(timespec="microseconds") for us in microseconds]
+    assert held_equal([line(timestamp=t) for t in times], SPECS[0]) == len(times)
+
+
+@pytest.mark.parametrize("name", ["^x.*$", "^z$", "*", "\x00", "f0", "", "x.y"])
+@pytest.mark.parametrize("kind", ["numeric", "categorical"])
+def test_names_are_nothing_but_names(name: str, kind: str) -> None:
+    segments = {"segments": {name: ["vip"]}}
+    spec = ModelSpec.model_validate(
+        {"features": {name: kind, "x": "categorical", "f0": kind, "^x.*$": kind}, **segments}
+    )
+    given = {"x": "a", "f0": 3, "^x.*$": 2, name: 1}
+    told = {"score": 0.5, "label": "a", name: 1}
+    event = line(features=given, segments={name: "vip", "^.*$": "free"}, prediction=told)
+    assert held_equal([event] * 3, spec) == 3
+
+
+@pytest.mark.parametrize("deep", [20, 300, 900])
+def test_what_lies_deep_is_left_to_the_slow_way(deep: int) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(deep):
+        nested = {"a": nested}
+    assert held_equal([line(trace=nested)] * 3, SPECS[0]) == 0
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
