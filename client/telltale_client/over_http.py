@@ -83,6 +83,8 @@ class HttpTransport:
         self._connection.request("POST", self._path, body, headers)
         response = self._connection.getresponse()
         answer = response.read(LONGEST_ANSWER)
+        if response.length and len(answer) < LONGEST_ANSWER:
+            raise http.client.IncompleteRead(answer, response.length)
         if not response.isclosed():
             self._connection.close()  # more of it is to come, which nobody wants
         return response.status, response.headers.get("Retry-After", ""), answer

@@ -94,6 +94,18 @@ def test_a_wrong_key_or_address_costs_nothing_but_time_and_is_said_loudly(
     assert said.levelno == logging.ERROR
 
 
+def test_half_an_answer_is_a_fault_on_the_way_and_nobody_need_look() -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"accepted"')
+
+    with answering(answer) as url:
+        transport = HttpTransport(url)
+        with pytest.raises(UnavailableError, match="IncompleteRead") as caught:
+            transport.send(Batch((b"{}",)))
+        assert not caught.value.for_people
+        transport.close()
+
+
 def test_an_answer_without_end_is_not_read_to_its_end() -> None:
     sent = []
 
