@@ -106,11 +106,13 @@ def test_closing_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path,
 
 def test_loggers_that_end_together_do_not_take_each_others_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipping, "EXIT_SECONDS", 1.0)
+    monkeypatch.setattr(shipping, "LINGER_SECONDS", 30.0)
     monkeypatch.setattr(shipping, "_SHIPPERS", weakref.WeakSet())
-    transports = [Slow(3.0), Slow(), Slow(3.0), Slow()]
+    transports = [Slow(3.0), Slow(0.2), Slow(3.0), Slow(0.2)]
     loggers = [Logger("m", "1", server="pod-1", transport=t) for t in transports]
     for logger, transport in zip(loggers, transports, strict=True):
-        logger.predict()
+        for _ in range(shipping.BATCH_EVENTS):
+            logger.predict()
         wait_until(lambda to=transport: to.sending, "the first batch", 10)  # type: ignore[misc]  # bound at once
         for _ in range(50):
             logger.predict()
@@ -118,10 +120,10 @@ def test_loggers_that_end_together_do_not_take_each_others_time(monkeypatch: pyt
     shipping._close_all()  # noqa: SLF001 - what the end of the process calls
     assert time.monotonic() - started < 2.5
     assert [(s.delivered, s.dropped, s.waiting) for s in (each.stats() for each in loggers)] == [
-        (0, 51, 0),
-        (51, 0, 0),
-        (0, 51, 0),
-        (51, 0, 0),
+        (0, 1050, 0),
+        (1050, 0, 0),
+        (0, 1050, 0),
+        (1050, 0, 0),
     ]
 
 
