@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
-from alerts.policy import Policy, Verdict
+from alerts.policy import OBSERVED, Policy, Verdict
 
 IncidentState = Literal["inactive", "pending", "firing", "resolved"]
 Change = Literal["found", "cleared"]
@@ -27,7 +27,7 @@ class Incident:
     features, value, baseline_version, evidence
         Those of the latest drifted window.
     reason
-        Why it was retired; empty when it cleared by its windows.
+        What was seen, where a policy watches facts; why it was retired. Empty when it cleared by its windows.
     last_window_end
         Windows that end by then have been taken into account.
     """
@@ -127,7 +127,7 @@ def _drifted(incident: Incident, verdict: Verdict, policy: Policy, now: datetime
         value=verdict.value,
         baseline_version=verdict.baseline_version,
         evidence=verdict.evidence,
-        reason="",
+        reason=verdict.reason if policy.watch in OBSERVED else "",
         last_window_end=verdict.window.end,
     )
     if incident.state == "firing":
@@ -142,6 +142,7 @@ def _ok(incident: Incident, verdict: Verdict, policy: Policy, now: datetime) -> 
         incident,
         drifted_in_a_row=0,
         ok_in_a_row=incident.ok_in_a_row + 1,
+        reason="",
         last_window_end=verdict.window.end,
     )
     if incident.state == "firing" and seen.ok_in_a_row >= policy.clear:

@@ -67,8 +67,8 @@ def _summary(incident: Incident, change: Change) -> str:
     where = "".join(f", {name} {value}" for name, value in places if value)
     if change == "cleared":
         return f"{what} of {incident.model}{where} is over" + (f": {incident.reason}" if incident.reason else "")
-    features = f": {', '.join(incident.features)}" if incident.features else ""
-    return f"{what} of {incident.model}{where}{features}"
+    found = incident.reason or ", ".join(incident.features)
+    return f"{what} of {incident.model}{where}" + (f": {found}" if found else "")
 
 
 def _body(kind: str, now: datetime, data: Mapping[str, Any]) -> bytes:

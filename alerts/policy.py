@@ -16,14 +16,29 @@ from typing import Any, ClassVar, Literal
 from detectors.finding import Finding, Status, Subject, Window, worst_first
 from detectors.multiplicity import holm, window_alpha
 
-Watch = Literal["drift", "server_outlier", "version_contrast", "accuracy_drop", "latency", "errors", "health"]
+Watch = Literal[
+    "drift",
+    "server_outlier",
+    "version_contrast",
+    "accuracy_drop",
+    "latency",
+    "errors",
+    "health",
+    "schema",
+    "silence",
+    "fleet",
+]
 State = Literal["ok", "drifted", "unsure", "error"]
 Place = tuple[str, str, str]
 
+MOST_TOLD = 3
+"""So many facts are told in words; all are among the evidence."""
 STATISTICAL = frozenset({"drift", "server_outlier", "version_contrast", "accuracy_drop"})
 """Watches that test a hypothesis, and so share the model's budget of false alarms."""
 LIMITED = frozenset({"latency", "errors", "health"})
 """Watches that hold a measurement against a limit."""
+OBSERVED = frozenset({"schema", "silence", "fleet"})
+"""Watches of facts. Nothing is tested, so they take nothing of the budget; each verdict says what was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,8 @@ class Policy:
         ``latency``: 95th percentile in ms. ``errors``, ``health``: share that failed. Exceeded when the whole
         confidence interval is above it.
     least_severity
-        Features below it do not count, however significant (``drift``, ``server_outlier``, ``version_contrast``).
+        What is below it does not count, however significant (``drift``, ``server_outlier``, ``version_contrast``), or
+        however true (``schema``, ``silence``, ``fleet``).
     severity, notify
         A ``notice`` is kept on the time line; a ``page`` is also sent to the notifiers named.
     action
@@ -102,6 +118,8 @@ class Verdict:
         The worst feature's, else the finding's; in the unit of the detector.
     evidence
         Ids of the findings that it rests on.
+    reason
+        Why it is not ``drifted``, or in part; of a watch of facts what was seen.
     """
 
     policy: str
@@ -179,6 +197,9 @@ def judge(policy: Policy, findings: Sequence[Finding], alpha: float) -> list[Ver
     if policy.limit is not None:
         lows = {f.id: f.low for f in own if f.status is Status.MEASURED and f.low is not None}
         usable, counting = set(lows), {id_ for id_, low in lows.items() if low > policy.limit}
+    elif policy.watch in OBSERVED:
+        seen = {f.id: f.severity for f in own if f.status is Status.MEASURED}
+        usable, counting = set(seen), {id_ for id_, severity in seen.items() if severity >= policy.least_severity}
     else:
         adjusted = _adjusted(policy, own)
         usable, counting = set(adjusted), {f.id for f in own if _counts(policy, f, adjusted, alpha)}
@@ -243,8 +264,9 @@ def _verdict(policy: Policy, group: Sequence[Finding], usable: set[str], countin
     worst = worst_first(f for f in group if f.id in counting)
     if worst:
         features = tuple(f.subject.feature for f in worst if f.subject.feature)
+        told = "; ".join(f.message for f in worst[:MOST_TOLD]) if policy.watch in OBSERVED else ""
         return replace(
-            blank, state="drifted", features=features, value=worst[0].value, evidence=tuple(f.id for f in worst)
+            blank, state="drifted", features=features, value=worst[0].value, evidence=_ids(worst), reason=told
         )
     broken = [f for f in group if f.status is Status.ERROR]
     if broken:

@@ -55,8 +55,8 @@ def served_lately(traffic: Traffic, environment: str, model: str, now: datetime)
 def has_gone(lately: Served, watch: str, version: str, server: str) -> bool:
     """Whether the accused has no rows among enough rows of the model: then its share is below 1.5 % (95 % bound).
 
-    A model without traffic says nothing of its versions and servers. ``health`` is about servers whether they get
-    traffic or not: a dead one has not become healthy.
+    A model without traffic says nothing of its versions and servers. ``health`` and ``silence`` are about servers
+    whether they get traffic or not: a dead one has not become healthy.
     """
-    accuses = (version or server) and watch != "health"
+    accuses = (version or server) and watch not in ("health", "silence")
     return bool(accuses) and rows_of(lately) >= ENOUGH_ROWS and rows_of(lately, version, server) == 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from dashboards.claims import VALUES, claim
+from dashboards.claims import OBSERVED, VALUES, claim
 from dashboards.formats import counted, decimal, number
 from dashboards.markup import Content, Html, join, tag
 from dashboards.parts import folded, when_and_age
@@ -61,7 +61,7 @@ def _card(incident: Row, task: str, now: Any) -> Html:
         ("Compared with", ["version ", name(baseline)] if baseline else None),
         (VALUES.get(watch, "Value"), None if number(value) is None else decimal(value)),
         ("Features, worst first", _chips(listed(incident.get("features")))),
-        ("Note", str(reason) if reason else None),
+        ("Note", str(reason) if reason and watch not in OBSERVED else None),
     ]
     return tag(
         "article",

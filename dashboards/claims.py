@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from dashboards.formats import decimal, milliseconds, number, share
 from dashboards.markup import Content, Html, join
 from dashboards.words import Row, feature_names, listed, model_and_place, model_of, name
 
 ITS_INPUTS = "its inputs"
+OBSERVED = ("schema", "silence", "fleet")
+"""Watches of facts: what was seen is told in the words of the finding."""
 Teller = Callable[[Row, str], Content]
 
 
@@ -93,6 +96,11 @@ def _health(row: Row, _: str) -> Content:
     return [_server(row), f" failed {share(row.get('value'))} of its health checks, over the limit"]
 
 
+def _observed(watch: str, row: Row, _: str) -> Content:
+    """What was seen stands in the row, in words."""
+    return [watch.capitalize(), " of ", model_and_place(row), f": {row['reason']}" if row.get("reason") else ""]
+
+
 _CLAIMS: Mapping[str, Teller] = {
     "drift": _drift,
     "server_outlier": _server_outlier,
@@ -101,6 +109,7 @@ _CLAIMS: Mapping[str, Teller] = {
     "latency": _latency,
     "errors": _errors,
     "health": _health,
+    **{watch: partial(_observed, watch) for watch in OBSERVED},
 }
 _OVER: Mapping[str, Teller] = {
     "drift": _drift_over,
@@ -110,12 +119,18 @@ _OVER: Mapping[str, Teller] = {
     "latency": lambda row, _: [model_and_place(row), " is no longer slow"],
     "errors": lambda row, _: [model_and_place(row), " no longer fails too often"],
     "health": lambda row, _: [_server(row), " answers its health checks again"],
+    "schema": lambda row, _: ["The schema of ", model_and_place(row), " is as it was again"],
+    "silence": lambda row, _: [model_and_place(row), " is no longer silent"],
+    "fleet": lambda row, _: ["The fleet of ", model_and_place(row), " is as it should be again"],
 }
 VALUES: Mapping[str, str] = {
     **dict.fromkeys(("drift", "server_outlier", "version_contrast"), "Distance"),
     "accuracy_drop": "Added loss",
     "latency": "95th percentile in ms",
     **dict.fromkeys(("errors", "health"), "Share that failed"),
+    "schema": "Share of rows",
+    "silence": "Rows expected",
+    "fleet": "Rows",
 }
 """What the value of each kind of watch is."""
 WATCHES = tuple(_CLAIMS)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dashboards.formats import NOTHING, count, counted, milliseconds, number, share
+from dashboards.formats import NOTHING, count, counted, decimal, milliseconds, number, share
 from dashboards.markup import Content, Html, anchor, join, tag
 from dashboards.parts import age, long_table, natural, row, swatch, when
 from dashboards.words import Row, listed, name, separated, text, version_of
 
 SERVERS_SHOWN = 12
 MOST_VERSIONS = 8
+CLOCK_TOLERANCE = 5.0
+"""Seconds. What is less may be the way that events take."""
 
 
 def fleet_grid(key: str, places: Sequence[Row], colours: Mapping[str, int], now: Any) -> Html:
@@ -39,13 +41,14 @@ def fleet_grid(key: str, places: Sequence[Row], colours: Mapping[str, int], now:
 
 
 def server_table(servers: Sequence[Row], now: Any) -> Html:
-    """Every server with what serves there and how it answers its health checks; those that fail come first."""
+    """Every server with what serves there, its health checks, those that fail coming first, and its clock."""
     if not servers:
         return tag("p", "No server is known yet.", class_="quiet")
     ordered = sorted(servers, key=lambda s: (-(number(s.get("failures")) or 0.0), natural(s.get("server"))))
-    rows = [row(name(s.get("server")), _serves(s), _health(s, now)) for s in ordered]
-    caption = "Servers and their health checks of the last hour"
-    return long_table(anchor("servers"), caption, ["Server", "Serves", "Health checks"], rows, SERVERS_SHOWN)
+    rows = [row(name(s.get("server")), _serves(s), _health(s, now), _clock(s)) for s in ordered]
+    caption = "Servers and their health checks and clocks of the last hour"
+    head = ["Server", "Serves", "Health checks", "Clock"]
+    return long_table(anchor("servers"), caption, head, rows, SERVERS_SHOWN)
 
 
 def _versions(places: Sequence[Row]) -> list[str]:
@@ -102,8 +105,10 @@ def _serves(server: Row) -> Content:
 
 def _health(server: Row, now: Any) -> Html:
     probes, failures = number(server.get("probes")), number(server.get("failures")) or 0.0
+    dropped = number(server.get("dropped"))
+    lost = tag("span", f"lost {counted(dropped, 'event')}", class_="tag warn") if dropped else None
     if not probes:
-        return tag("span", "not checked", class_="quiet")
+        return join([tag("span", "not checked", class_="quiet"), lost])
     if failures:
         state = tag("span", f"✕ {count(failures)} of {count(probes)} failed ({share(failures / probes)})", class_="bad")
     else:
@@ -113,4 +118,17 @@ def _health(server: Row, now: Any) -> Html:
         join(f"p95 {milliseconds(latency)}") if latency is not None else Html(),
         age(server["last_check"], now) if server.get("last_check") else Html(),
     ]
-    return join([state, _aside(separated(known, " · "))])
+    return join([state, lost, _aside(separated(known, " · "))])
+
+
+def _clock(server: Row) -> Content:
+    ahead, delay = number(server.get("clock_ahead_seconds")), number(server.get("arrival_delay_seconds"))
+    if ahead is None or delay is None:
+        return tag("span", NOTHING, class_="quiet")
+    if abs(ahead) <= CLOCK_TOLERANCE:
+        state = tag("span", "as the others'", class_="good")
+    elif ahead > 0:
+        state = tag("span", f"{decimal(ahead)} s ahead", class_="bad")
+    else:
+        state = tag("span", f"{decimal(-ahead)} s behind, or ships late")
+    return join([state, _aside(f"events arrive {decimal(delay)} s after their time")])

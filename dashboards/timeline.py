@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from dashboards.claims import WATCHES, claim, over
+from dashboards.claims import OBSERVED, WATCHES, claim, over
 from dashboards.formats import decimal, share, shortened
 from dashboards.markup import Content, Html, join, tag
 from dashboards.parts import folded, when_and_age
@@ -88,6 +88,8 @@ def _told(event: str) -> frozenset[str]:
     """What the sentence of an event tells beside the head of the entry."""
     if event not in SENTENCES:
         return frozenset()
+    if event.removesuffix("_found") in OBSERVED:
+        return frozenset({"value", "baseline_version", "reason"})
     if event.endswith("_found"):
         return frozenset({"value", "baseline_version"})
     if event.startswith("alert_"):

@@ -29,6 +29,9 @@ CHANGES = {
     "level": "the mix of values changed",
     "shape": "the shape changed",
     "schema": "another kind of column",
+    "undeclared": "nobody declared it",
+    "vanished": "vanished",
+    "kind": "another kind of value",
 }
 """What each component of a change is called."""
 
@@ -176,8 +179,10 @@ def _own_cells(finding: Row) -> list[Row]:
 
 def _belongs(cell: str, component: str) -> bool:
     match component:
-        case "missing":
+        case "missing" | "vanished":
             return cell == "missing"
+        case "kind":
+            return cell == "wrong_kind"
         case "unusable":
             return cell in {"not_finite", "wrong_kind"}
         case "unseen":

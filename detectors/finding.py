@@ -60,7 +60,7 @@ class Finding:
 
     detector
         Its name: ``drift``, ``server_outlier``, ``version_contrast``, ``accuracy``, ``accuracy_drop``,
-        ``latency``, ``errors``, ``health``.
+        ``latency``, ``errors``, ``health``, ``schema``, ``silence``, ``fleet``.
     baseline
         What the subject is compared with: ``reference:NAME``, ``fleet``, ``version:V``, or empty.
     value, low, high
@@ -106,7 +106,7 @@ class Finding:
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:24]
 
 
-BREAKS = frozenset({"schema", "missing", "unusable", "unseen"})
+BREAKS = frozenset({"schema", "undeclared", "vanished", "kind", "missing", "unusable", "unseen"})
 """Components that rather are a cause than follow from one: values that vanish, break, or were never seen."""
 
 

@@ -282,7 +282,7 @@ def _questions(service: Service, access: Access) -> APIRouter:
 
     @routes.get("/v1/servers", dependencies=[read_all])
     def servers(at: At = None, environment: Environment = "production") -> list[dict[str, Any]]:
-        """Every server, what serves there, and its last health checks."""
+        """Every server, what serves there, its last health checks, and what is known of its clock."""
         return service.servers(at, environment)
 
     @routes.get("/v1/alerts", dependencies=[read_all])

@@ -27,6 +27,7 @@ GRACE = timedelta(minutes=10)
 KAFKA = "kafka/"
 EPOCH = datetime.fromtimestamp(0, UTC)
 OVERLAP, GAP, SUM, PROFILES = "messages taken in twice", "messages taken in", "sum of an hour", "profiles"
+KEYS = "undeclared keys"
 Read = Callable[[str, int, int], tuple[Sequence[bytes], list[float]]]
 """The lines of a range of offsets of a batch's source, and when each had arrived. Raises SourceError."""
 
@@ -130,9 +131,10 @@ class Auditor:
                 (PROFILES, row["events"], row["profiled_events"]),
                 ("prediction rows", row["predictions"], row["prediction_rows"]),
                 ("feature rows", row["features"], row["feature_rows"]),
+                (KEYS, row["undeclared_keys"], row["named_keys"]),
             )
             for what, expected, held in sides:
-                if expected != held:
+                if expected > held or (expected < held and what != KEYS):
                     yield Disagreement(
                         what if finished else f"{what} of a batch never finished", expected, held, **place
                     )

@@ -164,21 +164,23 @@ def evaluate(
 
 @app.command()
 def fleet(
-    model: ModelName,
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="The model's name; without it, every server.")] = "",
     at: At = None,
     config: ConfigPath = DEFAULT_CONFIG,
     environment: Environment = "production",
     as_json: AsJson = False,
 ) -> None:
-    """Show which version served on which server."""
-    from monitor.show import show_fleet
+    """Show which version of a model served on which server, or all that each server serves, and its clock."""
+    from monitor.show import show_fleet, show_servers
 
     with _service(config) as service:
-        places = service.fleet(model, _time(at), environment)
+        places = service.fleet(model, _time(at), environment) if model else service.servers(_time(at), environment)
     if as_json:
         print(json.dumps(places))
-    else:
+    elif model:
         show_fleet(model, places)
+    else:
+        show_servers(places)
 
 
 @app.command()

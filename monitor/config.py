@@ -32,7 +32,7 @@ READ_FIELDS = {"at", "row", "features", "segments", "sampling_fraction", "status
 LONGEST_WINDOW = timedelta(days=366)
 LONGEST_DELAY = timedelta(days=3660)
 Task = Literal["classification", "regression"]
-Monitor = Literal["drift", "servers", "versions", "accuracy", "latency", "errors"]
+Monitor = Literal["drift", "servers", "versions", "accuracy", "latency", "errors", "schema", "silence", "fleet"]
 Scope = Literal["ingest", "read", "admin"]
 LEDGERS = {"sqlite": "sqlite:////var/lib/telltale/ledger.db", "postgresql": "postgresql://user@host:5432/database"}
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]

@@ -60,7 +60,7 @@ def fleet(store: Store, model: Model, at: datetime) -> list[Place]:
             first_seen=row["first_seen"],
             last_seen=row["last_seen"],
             serving=row["last_seen"] + MINUTE > recent and row["last_seen"] + SIDE_BY_SIDE > latest[row["server"]],
-            announced=_announced(releases, row["version"], row["server"]),
+            announced=announced(releases, row["version"], row["server"]),
         )
         for row in table.iter_rows(named=True)
     ]
@@ -70,6 +70,12 @@ def served(store: Store, environment: str, model: str, start: datetime, end: dat
     """A row per version and server: rows, requests, and the first and the last minute."""
     hours = span(store, environment, model, start, end)
     return store.query("served", environment=environment, model=model, **hours.parameters)
+
+
+def served_by_hour(store: Store, environment: str, model: str, start: datetime, end: datetime) -> pl.DataFrame:
+    """A row per hour, version and server: rows, and the first and the last minute."""
+    hours = span(store, environment, model, start, end)
+    return store.query("served_hours", environment=environment, model=model, **hours.parameters)
 
 
 class ServedTraffic:
@@ -87,10 +93,13 @@ class ServedTraffic:
         return rows
 
 
-def _announced(releases: pl.DataFrame, version: str, server: str) -> bool | None:
+def announced(releases: pl.DataFrame, version: str, server: str = "") -> bool | None:
+    """Whether a release event names the version, and the server where both name one; None without any such events."""
     if releases.is_empty():
         return None
     return any(
-        row["version"] == version and row["action"] != "retire" and (not row["servers"] or server in row["servers"])
+        row["version"] == version
+        and row["action"] != "retire"
+        and (not row["servers"] or not server or server in row["servers"])
         for row in releases.iter_rows(named=True)
     )

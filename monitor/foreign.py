@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ import structlog
 
 import monitor.adapters
 from alerts.kinds import kinds_in
-from monitor.adapters import Adapter, AdapterSettings, Sender, Translated
+from monitor.adapters import Adapter, AdapterSettings, FullError, Sender, Translated
 from monitor.decode import Reject
 from monitor.ingest import Origin, Receipt
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from monitor.service import Service
 
 FILE = "file"
+MOST_AT_ONCE = 32
 log = structlog.get_logger()
 
 
@@ -35,6 +38,8 @@ class Foreign:
         self._adapters: Mapping[str, Adapter] = {
             name: kind(settings) for name, kind in kinds_in(monitor.adapters).items()
         }
+        self._metrics = service.metrics
+        self._metrics.waiting_halves.set_function(lambda: sum(a.waiting() for a in self._adapters.values()))
 
     def take(
         self, name: str, body: bytes, headers: Mapping[str, str], sender: Sender, key: str = "", source: str = ""
@@ -54,7 +59,11 @@ class Foreign:
             names = ", ".join(n.replace("_", "-") for n in sorted(self._adapters))
             raise UnknownAdapterError(f"{name[:60]!r} is not an adapter; known: {names}")
         now = self._service.clock.now()
-        translated = adapter.translate(body, headers, sender, now.timestamp())
+        try:
+            translated = adapter.translate(body, headers, sender, now.timestamp())
+        except FullError:
+            self._metrics.turned_away.inc()
+            raise
         if translated.waiting:
             return None
         if translated.identity and not translated.lines:  # sent again: what the batch says of itself must stay
@@ -69,13 +78,16 @@ class Foreign:
 
     def take_overdue(self, now: datetime) -> int:
         """Take in what has waited long enough for its other half; gives how many."""
-        taken = 0
-        for name, adapter in self._adapters.items():
-            for translated in adapter.overdue(now.timestamp()):
-                self._store(translated, Origin(name, translated.identity, now))
-                adapter.settled(translated)
-                taken += 1
-        return taken
+        late = [(name, each) for name, adapter in self._adapters.items() for each in adapter.overdue(now.timestamp())]
+        with ThreadPoolExecutor(MOST_AT_ONCE) as threads:  # so that they are written together
+            return len(list(threads.map(functools.partial(self._take_late, now), late)))
+
+    def _take_late(self, now: datetime, late: tuple[str, Translated]) -> None:
+        name, translated = late
+        self._store(translated, Origin(name, translated.identity, now))
+        self._adapters[name].settled(translated)
+        if translated.alone:
+            self._metrics.lone_halves.labels(translated.alone).inc()
 
     def _store(self, translated: Translated, origin: Origin) -> Receipt:
         receipt = self._service.take_batch(translated.lines, origin, translated.sender.allowed, translated.refused)

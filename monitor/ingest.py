@@ -17,6 +17,7 @@ import structlog
 from numpy.typing import NDArray
 
 from alerts.ledger import LedgerError
+from monitor.clocks import least_delays
 from monitor.columns import PredictionColumns, prediction_columns, redact, together
 from monitor.config import Config, ConfigError, DeadLetterLimits, ModelSpec
 from monitor.dead_letter_watch import DeadLetterWatch, TooManyDeadLettersError
@@ -27,6 +28,7 @@ from monitor.profile import Part, profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.rows import feature_rows, floats, moments, slim_rows, texts
+from monitor.schema import undeclared_keys
 from monitor.store import Store, StoreError
 from monitor.store.literals import literal
 from monitor.tables import TableLines, all_written, apart, read_tables
@@ -37,6 +39,7 @@ BATCH_TABLES = (
     "predictions",
     "features",
     "profile_batches",
+    "undeclared_keys",
     "labels",
     "releases",
     "health",
@@ -72,6 +75,10 @@ class Origin:
         """When the first of it was received."""
         return datetime.fromtimestamp(min(self.arrivals), UTC) if self.arrivals else self.arrived
 
+    def arrivals_of(self, lines: int) -> NDArray[np.float64]:
+        """When each of so many lines was received, in epoch seconds."""
+        return np.broadcast_to(np.array(self.arrivals or self.arrived.timestamp()), lines)
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -92,6 +99,7 @@ class _Read:
 
     decoded: Decoded
     clean: Mapping[tuple[str, str], list[PredictionColumns]]
+    lines: int
 
 
 class Ingest:
@@ -139,13 +147,13 @@ class Ingest:
             rows = {reject.row for reject in failing}
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
             decoded.rejects.extend((*failing, *refused, *broken))
-            return self._take(_Read(decoded, {}), origin)
+            return self._take(_Read(decoded, {}, len(lines)), origin)
 
     def _read(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> _Read:
         """Clean lines and rows of models that have a layout as columns, all others one by one."""
         clean: dict[tuple[str, str], list[PredictionColumns]] = defaultdict(list)
         rest, tables = apart(lines)
-        arrived = np.broadcast_to(np.array(origin.arrivals or origin.arrived.timestamp()), len(lines))
+        arrived = origin.arrivals_of(len(lines))
         only_tables = len(rest) == sum(len(table) for _, table in tables)
         for place, numbers in ({} if only_tables else models_of(rest)).items():
             model = self._with_layout(place, allowed) if len(numbers) >= LEAST_LINES else None
@@ -161,7 +169,7 @@ class Ingest:
         broken = self._read_tables(tables, rest, arrived, allowed, clean) if tables else []
         decoded = self._decoded(rest, origin, allowed)
         decoded.rejects.extend(broken)
-        return _Read(decoded, clean)
+        return _Read(decoded, clean, len(lines))
 
     def _read_tables(
         self,
@@ -225,14 +233,19 @@ class Ingest:
         self._write("health", health_rows(decoded.health), origin)
         accepted = decoded.accepted + sum(len(columns) for parts in read.clean.values() for columns in parts)
         unprofiled = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
-        self._count(origin, len(decoded.rejects), accepted - unprofiled, unprofiled)  # when all else is there
+        counts = {"rejected": len(decoded.rejects), "predictions": accepted - unprofiled, "others": unprofiled}
+        self._count(origin, counts, self._clocks(read, origin))  # when all else is there
         return Receipt(accepted, decoded.rejects)
 
-    def _count(self, origin: Origin, rejected: int, predictions: int, others: int) -> None:
-        """Say what became of the batch, for the auditor."""
+    def _clocks(self, read: _Read, origin: Origin) -> pl.DataFrame:
+        columns = ((environment, c) for (environment, _), parts in read.clean.items() for c in parts)
+        return least_delays(read.decoded.predictions, columns, origin.arrivals_of(read.lines))
+
+    def _count(self, origin: Origin, counts: Mapping[str, int], clocks: pl.DataFrame) -> None:
+        """Say what became of the batch, for the auditor, and what it tells of clocks."""
         offsets = (-1, -1) if origin.last is None else (int(origin.batch), origin.last)
-        counts = {"rejected": rejected, "predictions": predictions, "others": others}
         count = pl.DataFrame(counts, dict.fromkeys(counts, pl.UInt64)).with_columns(
+            *clocks,
             source=pl.lit(origin.source),
             batch=pl.lit(origin.batch),
             first=pl.lit(offsets[0], pl.Int64),
@@ -294,6 +307,9 @@ class Ingest:
         place = (pl.lit(origin.source).alias("source"), pl.lit(origin.batch).alias("batch"))
         profiles = profile_rows(parts)
         write_profiles(self._store, profiles.select(pl.exclude("origin"), *place))
+        undeclared = [undeclared_keys(model, columns) for model, columns in parts if columns.undeclared.any()]
+        if undeclared:
+            self._store.insert("undeclared_keys", pl.concat(undeclared).with_columns(*place))
         hours = count_hours(profiles, predictions, features)
         self._store.insert("batch_hours", hours.with_columns(*place))
 

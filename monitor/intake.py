@@ -9,8 +9,10 @@ A member that has lost its partitions cannot commit, so it cannot begin a batch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,6 +37,8 @@ IDLE_POLL_SECONDS = 0.2
 BUSY_POLL_SECONDS = 0.02
 SHORTEST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
+STALE_SECONDS = 3 * PROGRESS_SECONDS
+"""A log that was not looked at for so long may have messages that nobody knows of."""
 STOP_SECONDS = 20.0
 """How long a batch that is being taken in is waited for at the end. It is replayed if that is not enough."""
 SYSTEM_CLOCK = SystemClock()
@@ -110,6 +114,8 @@ class Intake:
         self._buffers: dict[Place, Buffer] = {}
         self._marked: dict[Place, int] = {}
         self._read_at: dict[Place, float] = {}
+        self._held: dict[Place, deque[tuple[int, float]]] = defaultdict(deque)
+        """Of each poll the last offset that is in memory, and when it was."""
         self._work: _Work | None = None
 
     def step(self) -> None:
@@ -126,6 +132,7 @@ class Intake:
             if again is not None:
                 log.warning("offsets are lacking, reading again", place=str(place), offset=again)
                 self._source.seek(place, again)
+            self._hold(place, now)
         self._settle(now)
         if self._work is None:
             self._begin(now)
@@ -149,6 +156,7 @@ class Intake:
         except SourceError as error:
             log.warning("not committed at the end; it will be replayed", reason=str(error))
         finally:
+            self._let_go()
             self._executor.shutdown(wait=False)
             self._source.close()
 
@@ -166,9 +174,11 @@ class Intake:
             self._work.abandoned.set()
             self._work = None
         self._looked = self._monotonic()
+        self._let_go()
         self._buffers.clear()
         self._marked.clear()
         self._metrics.lag.clear()
+        self._metrics.lag_seconds.clear()
         for place in sorted(self._source.assignment()):
             self._buffers[place] = buffer = self._buffer_at_mark(place)
             self._read_at[place] = self._monotonic()
@@ -197,6 +207,31 @@ class Intake:
             return Buffer(place, max(mark.offset, first))
         amended = first > mark.offset or intent.revision != self._taker.revision
         return Buffer(place, mark.offset, first, intent.end, intent.log, amended)
+
+    # What is in memory
+
+    def _hold(self, place: Place, now: float) -> None:
+        """Note when what was polled came into memory."""
+        messages, held = self._buffers[place].messages, self._held[place]
+        if messages and (not held or held[-1][0] < messages[-1].offset):
+            held.append((messages[-1].offset, now))
+            self._metrics.unflushed.hold(place, held[0][1])
+
+    def _release(self, batch: Batch) -> None:
+        """Note that a batch is durable."""
+        held = self._held[batch.place]
+        while held and held[0][0] <= batch.last:
+            held.popleft()
+        if held:
+            self._metrics.unflushed.hold(batch.place, held[0][1])
+        else:
+            self._metrics.unflushed.release(batch.place)
+
+    def _let_go(self) -> None:
+        """Note that nothing is in memory any more."""
+        for place in self._held:
+            self._metrics.unflushed.release(place)
+        self._held.clear()
 
     # Batches
 
@@ -251,6 +286,7 @@ class Intake:
         self._work = None
         if work.outcome.result():
             self._buffers[work.batch.place].drop(work.batch, now)
+            self._release(work.batch)
             self._metrics.batches.inc()
 
     def _commit_done(self, buffers: Iterable[Buffer]) -> None:
@@ -312,11 +348,32 @@ class Intake:
             buffer = self._buffers[place]
             if read_to[place] < end and not buffer.is_full(self._limits) and self._stalled(place):
                 raise SourceError(f"{place} gives no messages although it has some")
-            until = buffer.look(read_to[place], end, at) or NOTHING_YET
-            self._metrics.lag.labels(place.topic, str(place.partition)).set(max(0, end - buffer.position))
-            progress.append(Progress(place, self._source.identity(place), until))
+            until = buffer.look(read_to[place], end, at)
+            self._tell_lag(place, max(0, end - buffer.position), until)
+            progress.append(Progress(place, self._source.identity(place), until or NOTHING_YET))
         self._taker.report_progress(progress)
         self._metrics.source_up.set(1)
+
+    def _tell_lag(self, place: Place, messages: int, until: datetime | None) -> None:
+        """Let the metrics show how far behind a partition is; its age goes on growing while nobody looks."""
+        labels = (place.topic, str(place.partition))
+        self._metrics.lag.labels(*labels).set(messages)
+        if until is not None:  # else nobody knows of when the first message is
+            age = functools.partial(lag_seconds, self._now, until, behind=messages > 0)
+            self._metrics.lag_seconds.labels(*labels).set_function(age)
+
+
+def lag_seconds(now: Callable[[], datetime], until: datetime, *, behind: bool) -> float:
+    """How old what is not taken in yet may be, where all that arrived before a time is.
+
+    >>> from datetime import timedelta
+    >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    >>> recently, long_ago = noon - timedelta(seconds=3), noon - timedelta(seconds=60)
+    >>> [lag_seconds(lambda: noon, t, behind=b) for t, b in ((recently, True), (recently, False), (long_ago, False))]
+    [3.0, 0.0, 60.0]
+    """
+    age = (now() - until).total_seconds()
+    return max(0.0, age) if behind or age > STALE_SECONDS else 0.0
 
 
 def run_intake(

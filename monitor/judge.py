@@ -14,12 +14,16 @@ import polars as pl
 from detectors.finding import Finding, Status, Subject, Window
 from detectors.health import health_finding
 from detectors.layout import LayoutError
+from monitor.conflicts import fleet_findings
 from monitor.findings import save_findings
 from monitor.fleet import BEGINNING, served
 from monitor.folding import fold
 from monitor.measure import Measure, accuracy_findings, no_reference
+from monitor.past import read_past
 from monitor.reference import References, window_name
 from monitor.registry import Model
+from monitor.schema import schema_findings
+from monitor.silence import silence_findings
 from monitor.store import Store
 from monitor.windows import Traffic, read_traffic
 
@@ -45,6 +49,7 @@ class Judge:
         if problem and "drift" in model.spec.monitors:
             findings.append(no_reference(window, traffic.rows(), problem))
         findings.extend(self._health(model, window))
+        findings.extend(self._observed(model, window, traffic))
         save_findings(self.store, findings, now)
         return findings
 
@@ -74,6 +79,18 @@ class Judge:
         findings = [Finding(window, Subject(), d, status=Status.ERROR, message=message) for d in detectors]
         save_findings(self.store, findings, now)
         return findings
+
+    def _observed(self, model: Model, window: Window, traffic: Traffic) -> Iterator[Finding]:
+        """What is seen without a test: features, servers and versions that came, went, or are not what they were."""
+        if not {"schema", "silence", "fleet"} & set(model.spec.monitors):
+            return
+        past = read_past(self.store, model, window.end)
+        if "schema" in model.spec.monitors:
+            yield from schema_findings(self.store, model, window, traffic, past)
+        if "silence" in model.spec.monitors:
+            yield from silence_findings(self.store, model, window, traffic, past)
+        if "fleet" in model.spec.monitors:
+            yield from fleet_findings(self.store, model, window, traffic, past)
 
     def _health(self, model: Model, window: Window) -> Iterator[Finding]:
         """Health checks of the servers that served the model in the window or the day before."""

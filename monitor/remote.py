@@ -54,6 +54,10 @@ class RemoteService:
         found = self._json("GET", f"/v1/models/{_quoted(name)}/fleet?{_query(at=at, environment=environment)}")
         return list(found)
 
+    def servers(self, at: datetime | None = None, environment: str = "production") -> list[dict[str, Any]]:
+        """Every server with what serves there up to a time."""
+        return list(self._json("GET", f"/v1/servers?{_query(at=at, environment=environment)}"))
+
     def export(self, name: str, start: datetime, end: datetime, environment: str = "production") -> bytes:
         """The kept feature rows of a span as a Parquet file."""
         query = _query(start=start, end=end, environment=environment)

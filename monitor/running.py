@@ -30,6 +30,8 @@ JUDGE_SECONDS = 15.0
 FOLLOW_SECONDS = 10.0
 DELIVER_SECONDS = 2.0
 AUDIT_SECONDS = 3600.0
+LOOK_SECONDS = 60.0
+DUPLICATES_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
@@ -100,7 +102,9 @@ def scheduled(service: Service, *, judge: bool) -> Iterator[Schedule]:
         schedule.every(PROGRESS_SECONDS, "progress", service.write_progress)
     schedule.every(REFRESH_MODELS_SECONDS, "refresh_models", service.refresh_models)
     schedule.every(OVERDUE_SECONDS, "overdue", service.foreign.take_overdue)
+    schedule.every(LOOK_SECONDS, "look", service.vitals.look)
     if judge:
+        schedule.every(DUPLICATES_SECONDS, "count_duplicates", service.vitals.count_duplicates)
         schedule.every(PROBE_SECONDS, "probe", service.probe)
         schedule.every(JUDGE_SECONDS, "judge", service.judge_due)
         schedule.every(FOLLOW_SECONDS, "follow", service.follow)

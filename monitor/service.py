@@ -25,6 +25,7 @@ from monitor.adapters import Sender
 from monitor.audit import AuditError, Auditor
 from monitor.batches import Batch
 from monitor.clock import Clock, SystemClock
+from monitor.clocks import read_clocks
 from monitor.config import Config, ConfigError, ModelSpec
 from monitor.dead_letter_watch import TooManyDeadLettersError
 from monitor.dead_letters import DeadLetters
@@ -34,8 +35,9 @@ from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
 from monitor.foreign import FILE, Foreign
 from monitor.forgetting import forget_entity, forget_predictions
+from monitor.gathering import MOST_LINES, Gathering
 from monitor.health import probe
-from monitor.ingest import Ingest, Origin, Receipt
+from monitor.ingest import BATCH_TABLES, Ingest, Origin, Receipt
 from monitor.intake import Progress
 from monitor.judge import Judge
 from monitor.metrics import Metrics
@@ -44,8 +46,11 @@ from monitor.registry import Model, Registry, view_name
 from monitor.secrets import read_secret
 from monitor.sources import Place, SourceError
 from monitor.store import StoreError, migrate
+from monitor.store.measured import Measured
 from monitor.store.opening import open_store
+from monitor.store.together import Together
 from monitor.tables import TableLines, is_table
+from monitor.vitals import Vitals
 from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor
 
 LEASE = timedelta(minutes=10)
@@ -76,7 +81,8 @@ class Service:
             config.store.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"store.path: {config.store.path} cannot be made a folder: {error.strerror}") from None
-        self.store = open_store(config.store)
+        measured = Measured(open_store(config.store), self.metrics)
+        self.store = Together(measured, kept=(*BATCH_TABLES, "profile_marks"), last="batches")
         try:
             self.applied_migrations = migrate(self.store)
             self.ledger = Ledger(config.store.ledger_url, _ledger_password(config))
@@ -87,8 +93,10 @@ class Service:
             self.registry = Registry(self.store, config, self.clock.now())
             self.references = References(self.store, self.registry, self._may_learn)
             self.ingest = Ingest(self.store, self.registry, self.references, config)
+            self.gathering = Gathering(self.store, self.ingest)
             self.dead_letters = DeadLetters(self.store, self.ingest)
             self.foreign = Foreign(self, config.adapters)
+            self.vitals = Vitals(self.store, self.metrics)
             self.judge = Judge(self.store, self.references)
             read = self._read_log if config.sources.kafka is not None else None
             self.auditor = Auditor(self.store, self.registry, self.references, self.ingest, read)
@@ -147,7 +155,10 @@ class Service:
         """Take the lines of a batch in that has an identity of its own. ``refused``: those that were so before."""
         started = time.perf_counter()
         try:
-            receipt = self.ingest.take(lines, origin, models, refused)
+            with self.metrics.unflushed.holding():
+                small = origin.last is None and len(lines) <= MOST_LINES
+                take = self.gathering.take if small else self.ingest.take
+                receipt = take(lines, origin, models, refused)
         finally:
             self.metrics.stopped_logs.set(len(self.ingest.watch.stopped))
         self.metrics.ingest_seconds.observe(time.perf_counter() - started)
@@ -308,6 +319,8 @@ class Service:
         if kafka is None:
             return now
         progress: dict[str, datetime] = dict(self.store.query("progress").iter_rows())
+        for topic in kafka.topics:
+            self.metrics.taken_in_until.labels(topic).set(progress.get(topic, EPOCH).timestamp())
         return min(now, *(progress.get(topic, EPOCH) for topic in kafka.topics))
 
     def _judge_in_order(
@@ -431,23 +444,33 @@ class Service:
         return buffer.getvalue()
 
     def servers(self, at: datetime | None = None, environment: str = "production") -> list[dict[str, Any]]:
-        """Every server with what serves there, and the health checks of the last hour."""
+        """Every server with what serves there, and of the last hour its checks, its clock and the events it lost."""
         now = at or self.clock.now()
         serving: dict[str, list[dict[str, Any]]] = {}
         for model in self.registry.models():
             if model.environment == environment:
                 for place in fleet(self.store, model, now):
                     if place.serving:
-                        serving.setdefault(place.server, []).append({"model": model.name, "version": place.version})
+                        what = {"model": model.name, "version": place.version, "since": place.first_seen.isoformat()}
+                        serving.setdefault(place.server, []).append(what)
         probes = self.store.query("probes", environment=environment, start=now - HOUR, end=now + LATE_ALLOWANCE)
         health = {r["server"]: r for r in probes.iter_rows(named=True)}
+        drops = self.store.query("client_drops", start=now - HOUR, end=now)
+        dropped: dict[str, int] = {}
+        for r in drops.filter(environment=environment).iter_rows(named=True):
+            dropped[r["server"]] = dropped.get(r["server"], 0) + int(r["dropped"])
+        clocks = read_clocks(self.store, environment, now - HOUR, now + LATE_ALLOWANCE)
         answer = []
-        for name in sorted({*serving, *health, *self.config.servers}):
+        for name in sorted({*serving, *health, *dropped, *self.config.servers}):
             checks = health.get(name)
             row: dict[str, Any] = {"server": name, "serves": serving.get(name, [])}
             if checks:
                 row |= {k: checks[k] for k in ("probes", "failures", "latency_p95_ms")}
                 row["last_check"] = checks["last_seen"].isoformat()
+            if name in dropped:
+                row["dropped"] = dropped[name]
+            if name in clocks:
+                row |= {"arrival_delay_seconds": clocks[name].delay, "clock_ahead_seconds": clocks[name].skew}
             answer.append(row)
         return answer
 

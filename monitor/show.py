@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 MOST_FEATURES = 15
+FACTS = frozenset({"schema", "silence", "fleet"})
 
 
 def show_evaluation(answer: dict[str, Any]) -> None:
@@ -28,6 +29,7 @@ def show_evaluation(answer: dict[str, Any]) -> None:
         _show_features(console, here, "server_outlier", "Servers against their fleet")
         _show_features(console, here, "version_contrast", "Versions against each other")
         _show_accuracy(console, here)
+        _show_facts(console, here)
 
 
 def show_fleet(model: str, places: list[dict[str, Any]]) -> None:
@@ -45,6 +47,21 @@ def show_fleet(model: str, places: list[dict[str, Any]]) -> None:
             announced[p["announced"]],
         )
     Console().print(table if places else f"{escape(model)}: no traffic up to then")
+
+
+def show_servers(servers: list[dict[str, Any]]) -> None:
+    """What serves on each server, and how its clock is."""
+    table = Table(
+        "server", "model", "version", "since", "health checks failed", "events arrive after", "clock ahead by"
+    )
+    for s in servers:
+        failed = f"{s['failures']} of {s['probes']}" if "probes" in s else "-"
+        known = "clock_ahead_seconds" in s
+        clock = [f"{s[name]:.1f} s" if known else "-" for name in ("arrival_delay_seconds", "clock_ahead_seconds")]
+        for what in s["serves"] or [{"model": "nothing", "version": "", "since": ""}]:
+            since = short(what["since"]) if what["since"] else ""
+            table.add_row(*map(escape, (s["server"], what["model"], what["version"], since, failed, *clock)))
+    Console().print(table if servers else "No server is known up to then")
 
 
 def show_audit(answer: dict[str, Any]) -> None:
@@ -153,6 +170,15 @@ def _show_features(console: Console, findings: list[dict[str, Any]], detector: s
     more = len(rows) - min(len(differ), MOST_FEATURES)
     if more:
         console.print(f"and {more} more, shown by --json")
+
+
+def _show_facts(console: Console, findings: list[dict[str, Any]]) -> None:
+    """What was seen of features, servers and versions, the worst first; yellow where it counts."""
+    for f in findings:
+        if f["detector"] in FACTS and f["status"] == "measured" and f["message"]:
+            place = _place(f)
+            told = escape(f"{f['detector']}: {place}{': ' if place else ''}{f['message']}".replace(" :", ":"))
+            console.print(f"[yellow]{told}[/]" if f["severity"] >= 1 else told, highlight=False)
 
 
 def _show_accuracy(console: Console, findings: list[dict[str, Any]]) -> None:

@@ -116,6 +116,8 @@ class Translated:
         The refusals; ``row`` is the place in ``lines``.
     waiting
         Nothing became of it yet: its other half is missing. It is in memory only.
+    alone
+        Which half it is, where its other half did not come in time.
     """
 
     sender: Sender
@@ -124,6 +126,7 @@ class Translated:
     records: list[int] = field(default_factory=list)
     refused: list[Reject] = field(default_factory=list)
     waiting: bool = False
+    alone: str = ""
     _bytes: int = 0
 
     def add(self, record: int, events: Iterable[Mapping[str, Any]], raw: bytes) -> None:
@@ -183,6 +186,10 @@ class Adapter(Protocol):
     def settled(self, translated: Translated) -> None:
         """Hear that something is durable."""
         del translated
+
+    def waiting(self) -> int:
+        """How many halves wait for their other half."""
+        return 0
 
 
 def read_json(raw: bytes, what: str) -> Any:

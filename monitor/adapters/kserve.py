@@ -139,6 +139,11 @@ class Kserve(Adapter):
             if len(self._done) > MOST_REMEMBERED:
                 self._done.popitem(last=False)
 
+    def waiting(self) -> int:
+        """How many requests and responses wait for each other."""
+        with self._lock:
+            return sum(len(exchange.sides) == 1 for exchange in self._open.values())
+
     def _keep(self, exchange: Exchange, half: Half, side: str) -> None:
         if getattr(exchange, side) is not None:
             return  # sent again
@@ -153,6 +158,8 @@ class Kserve(Adapter):
 
     def _complete(self, exchange: Exchange) -> Translated:
         translated = Translated(exchange.sender, exchange.identity)
+        if len(exchange.sides) == 1:
+            (translated.alone,) = exchange.sides
         bodies = [half.body for half in (exchange.request, exchange.response) if half]
         translated.add(0, self._events(exchange), b"\n".join(bodies))
         return translated

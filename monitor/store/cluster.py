@@ -6,12 +6,15 @@ import re
 
 from monitor.store.literals import quoted
 
-MADE = re.compile(r"\b(CREATE TABLE IF NOT EXISTS (?:\w+)|CREATE OR REPLACE VIEW (?:`(?:[^`\\]|\\.)*`))")
+MADE = re.compile(
+    r"\b(CREATE TABLE IF NOT EXISTS (?:\w+)|ALTER TABLE (?:\w+)(?=\s+ADD COLUMN)|"
+    r"CREATE OR REPLACE VIEW (?:`(?:[^`\\]|\\.)*`))"
+)
 ENGINE = re.compile(r"\bENGINE = (?=\w*MergeTree)")
 
 
 def replicated(sql: str, cluster: str) -> str:
-    r"""A statement that makes a table or a view, as one for all hosts of a cluster; any other as it is.
+    r"""A statement that makes a table, a column or a view, as one for all hosts of a cluster; any other as it is.
 
     Where the replicas keep their common state is the servers' own setting (``default_replica_path``).
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from alerting import window
+from alerting import BEGIN, HOUR, finding, window
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alerts.incidents import Change, Incident, advance, incident_key, retire
-from alerts.policy import Policy, State, Verdict
+from alerts.messages import alert_body
+from alerts.policy import Policy, State, Verdict, judge
 
 POLICY = Policy("inputs", "drift", hold=2, clear=2)
 STATES: tuple[State, ...] = ("ok", "drifted", "unsure", "error")
@@ -145,3 +146,15 @@ def test_every_part_of_the_subject_makes_another_incident() -> None:
     ]
     assert len({incident_key(v) for v in [base, *others]}) == 7
     assert incident_key(base) == incident_key(verdict(5, "drifted"))
+
+
+def test_what_was_seen_is_told_while_it_is_so_and_not_after() -> None:
+    policy = Policy("quiet", "silence", hold=1, clear=1)
+    dead = finding("silence", 0, severity=4.0, server="b", message="silent for 60 minutes")
+    found = judge(policy, [dead], alpha=0.0)[0]
+    incident, change = advance(Incident.of(policy, found), found, policy, BEGIN)
+    assert (incident.state, change, incident.reason) == ("firing", "found", "silent for 60 minutes")
+    assert b"silence of churn, server b: silent for 60 minutes" in alert_body(incident, "found", BEGIN)
+    well = judge(policy, [finding("silence", 1, severity=0.1, server="b")], alpha=0.0)[0]
+    incident, change = advance(incident, well, policy, BEGIN + HOUR)
+    assert (incident.state, change, incident.reason) == ("resolved", "cleared", "")

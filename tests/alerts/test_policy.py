@@ -281,3 +281,17 @@ def test_outputs_are_named_only_where_no_input_changed(changed: tuple[str, ...],
     verdict = only([v for _, v in judge_window([DRIFT], RULES, findings, HOUR)])
     assert (verdict.features, len(verdict.evidence)) == (named, len(changed))
     assert verdict.value == changed.index(named[0]) / 10
+
+
+def test_facts_count_by_their_severity_and_are_told_in_words() -> None:
+    """No p-value is asked for, so the budget of false alarms has no part in it."""
+    well = finding("silence", severity=0.3, value=2.0, server="a")
+    dead = finding("silence", severity=4.0, value=300.0, server="b", message="silent for 60 minutes")
+    unknown = finding("silence", severity=0.0, status=Status.NOT_ENOUGH_DATA, server="c", message="too new")
+    verdicts = {v.server: v for v in judge(Policy("quiet", "silence"), [well, dead, unknown], alpha=0.0)}
+    assert {server: v.state for server, v in verdicts.items()} == {"a": "ok", "b": "drifted", "c": "unsure"}
+    assert (verdicts["b"].value, verdicts["b"].reason) == (300.0, "silent for 60 minutes")
+    assert judge(Policy("quiet", "silence", least_severity=5.0), [dead], alpha=0.0)[0].state == "ok"
+    shared = judge_window([DRIFT, Policy("quiet", "silence")], RULES, [drift("a", 1e-3), dead], HOUR)
+    alone = judge_window([DRIFT], RULES, [drift("a", 1e-3)], HOUR)
+    assert shared[0] == alone[0], "it takes nothing of the budget"

@@ -84,7 +84,9 @@ def test_the_fleet_and_the_servers(client: Client) -> None:
         (f"pod-{i}", "1", 3, True) for i in range(3)
     }
     servers = client.call("GET", "/v1/servers")[1]
-    assert [s["serves"] for s in servers] == [[{"model": "m", "version": "1"}]] * 3
+    since = (NOON - timedelta(minutes=5)).isoformat()
+    assert [s["serves"] for s in servers] == [[{"model": "m", "version": "1", "since": since}]] * 3
+    assert [s["arrival_delay_seconds"] for s in servers] == [300.0] * 3
 
 
 def test_an_unknown_model_is_named_with_those_there_are(client: Client) -> None:

@@ -26,7 +26,7 @@ from monitor.cli import main
 from monitor.demo.story import clear, sentence
 from monitor.logs import configure
 from monitor.running import listening
-from monitor.show import show_evaluation, show_fleet, show_status
+from monitor.show import show_evaluation, show_fleet, show_servers, show_status
 from monitor.store import StoreBusyError
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,8 @@ def test_a_models_first_five_minutes(folder: Path) -> None:
     assert "50.0% labelled" in judged.stdout
     fleet = json.loads(telltale(folder, "fleet", "m", "--json").stdout)
     assert {(p["server"], p["rows"]) for p in fleet} == {("pod-0", 200), ("pod-1", 200), ("pod-2", 200)}
+    servers = json.loads(telltale(folder, "fleet", "--json").stdout)
+    assert {(s["server"], s["serves"][0]["model"]) for s in servers} == {(f"pod-{i}", "m") for i in range(3)}
     assert "600 predictions" in telltale(folder, "status").stdout
     span = ("--from", (NOW - timedelta(hours=1)).isoformat(), "--to", NOW.isoformat())
     assert telltale(folder, "export", "m", "out.parquet", *span).returncode == 0
@@ -234,6 +236,7 @@ def test_names_with_brackets_are_shown_as_they_are(capsys: pytest.CaptureFixture
     unjudged = {"start": at, "end": at, "n": 1, "value": None, "message": NAME, "status": "error", "version": NAME}
     show_fleet(NAME, places)
     show_fleet(NAME, [])
+    show_servers([{"server": NAME, "serves": [{"model": NAME, "version": NAME, "since": at}]}])
     show_status(
         {
             "now": at,
@@ -247,10 +250,11 @@ def test_names_with_brackets_are_shown_as_they_are(capsys: pytest.CaptureFixture
         {**unjudged, "detector": "drift"},
         {**unjudged, "detector": "accuracy"},
         {**measured, "detector": "server_outlier", "status": "error", "message": NAME},
+        {**unjudged, "detector": "schema", "status": "measured", "severity": 2.0},
     ]
     show_evaluation({"model": NAME, "environment": NAME, "at": at, "verdicts": [verdict], "findings": findings})
     told = capsys.readouterr().out
-    in_fleet, in_status, in_evaluation = 3 + 1, 4 + 4, 2 + 5 + 1 + 4 + 1 + 2
+    in_fleet, in_status, in_evaluation = 3 + 1 + 3, 4 + 4, 2 + 5 + 1 + 4 + 1 + 2 + 2
     assert told.count(NAME) == in_fleet + in_status + in_evaluation
     assert "\\" not in told
 
@@ -335,6 +339,7 @@ def test_commands_find_the_service_that_runs_on_the_folder(running: tuple[Path, 
     assert telltale(folder, "import", "log.ndjson").stdout == "900 events taken in, 0 put into dead_letters\n"
     assert "600 predictions" in telltale(folder, "evaluate", "m").stdout
     assert "pod-0" in telltale(folder, "fleet", "m").stdout
+    assert "pod-0" in telltale(folder, "fleet").stdout
     assert telltale(folder, "fleet", "nope").returncode == 2
     with urllib3.PoolManager(retries=False, timeout=30) as pool:
         assert pool.request("GET", url + "/readyz").data == b"ready\n"

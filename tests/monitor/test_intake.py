@@ -6,7 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fake_log import FakeLog, FakeSource, Later, Shelf
@@ -34,8 +34,9 @@ class Reader:
         self.worker = Later()
         self.source: FakeSource = log.join(deaf_to_seek=deaf_to_seek)
         self.metrics = Metrics()
+        self.at = NOON
         self.intake = Intake(
-            self.source, shelf, self.metrics, limits, self.worker, monotonic=lambda: 0.0, now=lambda: NOON
+            self.source, shelf, self.metrics, limits, self.worker, monotonic=lambda: 0.0, now=lambda: self.at
         )
 
     def step(self) -> None:
@@ -43,6 +44,13 @@ class Reader:
 
     def count(self, metric: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"{METRIC}{metric}_total")
+
+    def lag(self, unit: str, partition: int) -> float | None:
+        labels = {"topic": "t", "partition": str(partition)}
+        return self.metrics.registry.get_sample_value(f"{METRIC}lag_{unit}", labels)
+
+    def held(self) -> float | None:
+        return self.metrics.registry.get_sample_value("telltale_unflushed_seconds")
 
     def drain(self, log: FakeLog) -> None:
         for _ in range(200):
@@ -222,6 +230,75 @@ def test_progress_does_not_fall_back_while_new_messages_are_on_their_way(monkeyp
     reader.worker.run()
     reader.step()
     assert {p.complete_until for p in shelf.progress} == {datetime.fromtimestamp(1_700_000_000.004, UTC)}
+
+
+def test_lag_is_the_age_of_the_first_message_that_is_not_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = filled(2, messages=20), Shelf()
+    reader = Reader(log, shelf)
+    first = datetime.fromtimestamp(1_700_000_000, UTC)
+    reader.at = first + timedelta(seconds=40)
+    shelf.failures = 1000
+    for _ in range(5):
+        reader.step()
+    assert [reader.lag("seconds", p) for p in (0, 1)] == [40, 40]
+    reader.at = first + timedelta(seconds=90)
+    assert [reader.lag("seconds", p) for p in (0, 1)] == [90, 90], "though nobody has looked meanwhile"
+    shelf.failures = 0
+    reader.drain(log)
+    assert [reader.lag("seconds", p) for p in (0, 1)] == [0, 0]
+    log.append(PLACE, b"one more")
+    for _ in range(2):
+        reader.step()
+    assert reader.lag("seconds", 0) == pytest.approx(90 - 0.010)
+    assert (reader.lag("messages", 0), reader.lag("seconds", 1)) == (1, 0)
+
+
+def test_a_log_that_cannot_be_looked_at_is_not_told_to_be_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = filled(), Shelf()
+    reader = Reader(log, shelf)
+    reader.drain(log)
+    assert reader.lag("seconds", 0) == 0
+
+    def away(_: object) -> Mapping[Place, int]:
+        raise SourceError("nobody answers")
+
+    monkeypatch.setattr(reader.source, "ends", away)
+    reader.at = NOON + timedelta(minutes=10)
+    reader.step()
+    assert reader.lag("seconds", 0) == 600, "nothing is known of the last ten minutes"
+
+
+def test_what_is_read_has_an_age_until_it_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, shelf = filled(messages=12), Shelf()
+    reader = Reader(log, shelf)
+    clock = [100.0]
+    reader.intake._monotonic = lambda: clock[0]  # noqa: SLF001 - time passes
+    monkeypatch.setattr("monitor.metrics.time.monotonic", lambda: clock[0])
+    for _ in range(2):
+        reader.step()
+        clock[0] += 10
+    assert reader.held() == 10, "what was polled last"
+    for _ in range(2):
+        reader.step()
+    clock[0] += 10
+    assert reader.held() == 20
+    reader.worker.run()
+    reader.step()  # the first five are durable; of the seven that were read with them two are not
+    assert reader.held() == 20
+    reader.worker.run()
+    reader.step()
+    assert reader.held() == 10
+    reader.drain(log)
+    assert reader.held() == 0
+    log.append(PLACE, b"one more")
+    reader.step()
+    clock[0] += 3
+    assert reader.held() == 3
+    log.leave(reader.source)
+    reader.step()
+    assert reader.held() == 0, "another reads it now, or this one again"
 
 
 def test_offsets_without_messages_at_the_end_are_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def test_every_statement_that_makes_something_names_the_cluster(
         assert cluster_wide.count(" ON CLUSTER `all \\`hosts\\``") == 1, sql
         engines = re.findall(r"\bENGINE = (\w+)", cluster_wide)
         assert all(engine.startswith("Replicated") and engine.endswith("MergeTree") for engine in engines), sql
-        assert ("TABLE" in sql) == (len(engines) == 1), sql
+        assert ("CREATE TABLE" in sql) == (len(engines) == 1), sql
         assert cluster_wide.replace(" ON CLUSTER `all \\`hosts\\``", "").replace("Replicated", "") == sql
 
 

@@ -33,6 +33,8 @@ MODELS = {"models": {"m": {"features": {"x": "numeric", "c": "categorical"}, "se
 SOURCE = "http"
 EMPTY = {"unplaced"}
 """Queries for what went wrong, which finds nothing here."""
+OWN = {"parts"}
+"""Queries for how an engine keeps its rows."""
 
 
 @pytest.fixture
@@ -84,7 +86,9 @@ def events() -> list[dict[str, Any]]:
     labels = [{"type": "label", **about, "prediction_id": f"p{i}", "label": ["yes", "no"][i % 2]} for i in range(150)]
     release = {"type": "release", **about, "version": "2", "action": "deploy", "servers": ["pod-1", "pod-2"]}
     health = {"type": "health", "server": "pod-1", "latency_ms": 1.5, "timestamp": NOON.timestamp() - 60}
-    return [*rows, *labels, release, {**health, "ok": True}, {**health, "ok": False, "resources": {"cpu": 0.5}}]
+    reports = [{**health, "ok": True, "resources": {"telltale_dropped": n}} for n in (3, 4)]
+    checks = [{**health, "ok": True}, {**health, "ok": False, "resources": {"cpu": 0.5}}]
+    return [*rows, *labels, release, *checks, *reports]
 
 
 def parameters(service: Service) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def parameters(service: Service) -> dict[str, Any]:
 
 
 def test_every_query_gives_the_same_on_both(both: tuple[Service, Service]) -> None:
-    for name in QUERIES:
+    for name in sorted({*QUERIES} - OWN):
         expected, got = (service.store.query(name, **parameters(both[0])) for service in both)
         assert name in EMPTY or not expected.is_empty(), name
         if "ORDER BY" not in query_text(name):  # a few rows, in the order in which the engine happens to find them

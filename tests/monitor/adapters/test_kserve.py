@@ -173,6 +173,35 @@ def test_a_request_without_a_response_has_failed(service: Service) -> None:
     assert [r["failed"] for r in rows(service)] == [True, True]
 
 
+def told(service: Service, name: str, **labels: str) -> float | None:
+    return service.metrics.registry.get_sample_value(f"telltale_{name}", labels)
+
+
+def test_halves_that_wait_and_those_that_stay_alone_are_counted(service: Service) -> None:
+    (request, _), (_, response), both = halves(), halves(), halves()
+    taken(service, request, response, *both)
+    assert told(service, "waiting_halves") == 2
+    assert told(service, "lone_halves_total", half="request") is None
+    service.foreign.take_overdue(NOON + MINUTE)
+    assert told(service, "waiting_halves") == 0
+    assert [told(service, "lone_halves_total", half=half) for half in ("request", "response")] == [1, 1]
+
+
+def test_what_had_both_halves_when_the_store_was_away_was_never_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(service, "take_batch", refuse)
+        with pytest.raises(StoreError):
+            taken(service, *halves())
+    assert told(service, "waiting_halves") == 0
+    assert service.foreign.take_overdue(NOON + MINUTE) == 1
+    assert told(service, "lone_halves_total", half="request") is None
+
+
 def test_where_only_requests_are_logged_they_are_no_failures(make_service: ServiceMaker) -> None:
     service = make_service(adapters={"kserve": {"unanswered": "ok", "join_within": "5s"}})
     taken(service, halves()[0])
@@ -348,6 +377,7 @@ def test_http_says_when_too_much_waits(make_service: ServiceMaker) -> None:
         answers = [pool.request("POST", f"{url}/v1/adapters/kserve", body=b, headers=h) for h, b in sent]
         assert [a.status for a in answers] == [202, 503]
         assert "wait for their other half" in answers[1].json()["detail"]
+        assert told(service, "turned_away_total") == 1
 
 
 def test_a_batch_is_named_by_its_event_in_every_process(make_service: ServiceMaker) -> None:
