@@ -36,6 +36,8 @@ PRIVATE_FIELDS = frozenset({"prediction_id", "entity_id", "trace_id", "batch_id"
 NONE = np.empty(0, np.int64)
 TEXTS = ("version", "server", "role", "prediction_id", "error", "entity_id", "batch_id", "trace_id")
 ABSENT = {"role": "live"}
+WEIGHT_DIGITS = 3
+"""A profile is of one weight: a pod that ships a slightly other share each time must not make one of each event."""
 OTHER = "other"
 
 
@@ -107,7 +109,9 @@ def prediction_columns(events: Sequence[Fields], spec: ModelSpec) -> PredictionC
         segments={name: _segment(events, name, declared) for name, declared in spec.segments.items()},
         origin=np.array([e.get("origin", 0) for e in events], np.int64),
         at=np.array([e["at"] for e in events], np.float64),
-        weight=1.0 / np.array([1.0 if f is None else f for f in fractions], np.float64),
+        weight=pl.Series(1.0 / np.array([1.0 if f is None else f for f in fractions], np.float64))
+        .round_sig_figs(WEIGHT_DIGITS)
+        .to_numpy(),
         failed=np.array([e.get("status") == "error" for e in events], bool),
         features=features | outputs | {LATENCY: latency},
         score=score,

@@ -38,6 +38,7 @@ from monitor.columns import (
     PREDICTION,
     SCORE,
     TEXTS,
+    WEIGHT_DIGITS,
     PredictionColumns,
 )
 from monitor.config import ModelSpec
@@ -375,7 +376,7 @@ class Plan:
         return [
             self._contract().alias("right"),
             self._time().alias("at"),
-            (1.0 / pl.col("sampling_fraction").fill_null(1.0)).alias("weight"),
+            (1.0 / pl.col("sampling_fraction").fill_null(1.0)).round_sig_figs(WEIGHT_DIGITS).alias("weight"),
             pl.col("status").eq_missing(pl.lit("error")).alias("failed"),
             pl.col("latency_ms"),
             score.alias("score"),

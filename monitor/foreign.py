@@ -66,6 +66,8 @@ class Foreign:
             raise
         if translated.waiting:
             return None
+        if translated.identity and not translated.lines:  # sent again: what the batch says of itself must stay
+            return Receipt(0, [])
         if translated.identity:
             origin = Origin(name, translated.identity, now)
         else:

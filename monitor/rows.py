@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HASH_FACTOR = 2654435761
 HASH_RANGE = 2**32
+_Sample = tuple[NDArray[np.bool_], NDArray[np.float64]]
 
 
 def kept(ids: Sequence[str], fraction: float) -> NDArray[np.bool_]:
@@ -42,14 +43,15 @@ def slim_rows(parts: Sequence[Part]) -> pl.DataFrame:
     more = {n: pl.concat([c.texts[n] for c in columns]) for n in names}
     label = pl.concat([c.label for c in columns]).fill_null("")
     rows = pl.DataFrame({**_both(parts), **more, "label": label})
-    return _sampled(rows, *_keep(parts, lambda model: model.spec.sampling.predictions))
+    return _sampled(rows, _keep(parts, lambda model: model.spec.sampling.predictions))
 
 
 def feature_rows(parts: Sequence[Part]) -> pl.DataFrame:
     """The rows of ``features``, without their place."""
     # Without a layout the rows are what profiles will be made from, so all are kept.
-    keep, fractions = _keep(parts, lambda model: model.spec.sampling.features if model.layout else 1.0)
-    rows = _sampled(pl.DataFrame(_both(parts)), keep, fractions)
+    sample = _keep(parts, lambda model: model.spec.sampling.features if model.layout else 1.0)
+    keep = sample[0] if sample else None
+    rows = _sampled(pl.DataFrame(_both(parts)), sample)
     columns = [c for _, c in parts]
     extras = list(itertools.chain.from_iterable(c.extras for c in columns))
     label = pl.concat([c.label for c in columns])
@@ -128,21 +130,28 @@ def _end_to_end(parts: Sequence[_Lists]) -> pl.Series:
     return lists(np.concatenate([[0], np.cumsum(lengths)]), pa.concat_arrays([p.flat for p in parts]))
 
 
-def _keep(
-    parts: Sequence[Part], share: Callable[[Model], float]
-) -> tuple[NDArray[np.bool_] | None, NDArray[np.float64] | None]:
-    """Which rows a sample keeps, and the share that it is, for each row; None and None where it is everything."""
+def _keep(parts: Sequence[Part], share: Callable[[Model], float]) -> _Sample | None:
+    """Which rows a sample keeps, and for how many requests each of them stands. None where it is everything."""
     shares = [share(model) for model, _ in parts]
     if min(shares) >= 1:
-        return None, None
-    masks = [kept(c.texts["prediction_id"].to_list(), s) for (_, c), s in zip(parts, shares, strict=True)]
-    return np.concatenate(masks), np.repeat(shares, [len(c) for _, c in parts])
+        return None
+    samples = [_sample(model, columns, s) for (model, columns), s in zip(parts, shares, strict=True)]
+    return np.concatenate([keep for keep, _ in samples]), np.concatenate([weight for _, weight in samples])
 
 
-def _sampled(rows: pl.DataFrame, keep: NDArray[np.bool_] | None, shares: NDArray[np.float64] | None) -> pl.DataFrame:
-    if keep is None or shares is None:
+def _sample(model: Model, columns: PredictionColumns, share: float) -> _Sample:
+    keep = kept(columns.texts["prediction_id"].to_list(), share)
+    if "prediction_id" in model.spec.privacy.hash:  # the pod chose by another id, so these are two samples of two
+        return keep, columns.weight / share
+    # The pod chose by the same hash: of its share and the store's, the smaller one is a part of the larger one.
+    return keep | (columns.weight >= 1 / share), np.maximum(columns.weight, 1 / share)
+
+
+def _sampled(rows: pl.DataFrame, sample: _Sample | None) -> pl.DataFrame:
+    if sample is None:
         return rows
-    return rows.with_columns(pl.col("weight") / pl.Series(shares)).filter(pl.Series(keep))
+    keep, weight = sample
+    return rows.with_columns(weight=weight).filter(pl.Series(keep))
 
 
 def _segments(columns: PredictionColumns) -> pl.Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,10 +33,15 @@ class Batch:
         """How many events of the pod it holds."""
         return len(self.lines) - bool(self.reported)
 
+    def part(self, places: Sequence[int]) -> Batch:
+        """Some of its lines, in their order, as another batch."""
+        told = self.reported if len(self.lines) - 1 in places else 0
+        return Batch(tuple(self.lines[place] for place in places), reported=told)
+
     def halves(self) -> tuple[Batch, Batch]:
         """Two smaller ones, which are other batches than this one."""
         middle = len(self.lines) // 2
-        return Batch(self.lines[:middle]), Batch(self.lines[middle:], reported=self.reported)
+        return self.part(range(middle)), self.part(range(middle, len(self.lines)))
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,17 @@ class UnavailableError(Exception):
         Seconds that the server asked to wait; 0 where it did not.
     left
         What is still to be sent, where some of it certainly arrived.
+    for_people
+        It will not pass by itself, as a wrong key or address.
     """
 
-    def __init__(self, message: str, after: float = 0.0, left: Batch | None = None) -> None:
+    def __init__(
+        self, message: str, after: float = 0.0, left: Batch | None = None, *, for_people: bool = False
+    ) -> None:
         super().__init__(message)
         self.after = after
         self.left = left
+        self.for_people = for_people
 
 
 class RefusedError(Exception):

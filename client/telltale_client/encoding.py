@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 DEEPEST = 16
+LONGEST_ERROR = 1000
 MISSING_TYPES = frozenset({"NAType", "NaTType"})
 """What pandas has for a missing value; NaT passes for a datetime."""
 
@@ -48,6 +49,14 @@ def id_text(value: object) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(float(value))
     return str(value)
+
+
+def described(error: BaseException) -> str:
+    """What an error says of itself."""
+    try:
+        return f"{type(error).__name__}: {error}"[:LONGEST_ERROR]
+    except Exception:  # noqa: BLE001 - an error that cannot say what it is
+        return type(error).__name__
 
 
 def feature_values(features: object) -> dict[Any, Any]:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from telltale_client.encoding import feature_values
-from telltale_client.logger import Logger, described
+from telltale_client.encoding import described, feature_values
+from telltale_client.logger import Logger
 
 Answer = TypeVar("Answer")
 

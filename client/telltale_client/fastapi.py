@@ -66,9 +66,11 @@ def close_with(app: FastAPI, logger: Logger) -> None:
 
     @contextlib.asynccontextmanager
     async def lifespan(given: Any) -> AsyncIterator[Any]:
-        async with inner(given) as state:
-            yield state
-        await run_in_threadpool(logger.close)
+        try:
+            async with inner(given) as state:
+                yield state
+        finally:
+            await run_in_threadpool(logger.close)
 
     app.router.lifespan_context = lifespan
 

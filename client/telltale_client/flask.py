@@ -19,7 +19,7 @@ def logged(
     prediction: Callable[[Any], object] = lambda answer: answer,
     prediction_id: Callable[..., object] = lambda **_: None,
 ) -> Callable[[View], View]:
-    """Log every call of a view with its time. Put it below the route's decorator.
+    """Log every call of a view, ``def`` or ``async def``, with its time. Put it below the route's decorator.
 
     features
         Makes the features of what the view is called with; ``flask.request`` is there.
@@ -33,10 +33,12 @@ def logged(
     """
 
     def decorate(view: View) -> View:
+        from flask import current_app
+
         @functools.wraps(view)
         def call(**values: Any) -> Any:
             with answered(logger, features, prediction, prediction_id, values, _refusal) as done:
-                return done(view(**values))
+                return done(current_app.ensure_sync(view)(**values))
 
         return call  # type: ignore[return-value]  # called as the view is
 

@@ -14,6 +14,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 from kafka.net.compat import KafkaNetClient
 
 from telltale_client.batches import Batch, Receipt, UnavailableError
+from telltale_client.encoding import described
 
 SECONDS = 20
 SETTINGS = {
@@ -52,42 +53,44 @@ class KafkaTransport:
     def __repr__(self) -> str:
         return f"KafkaTransport({self._settings['bootstrap_servers']!r}, {self._topic!r})"
 
+    @property
+    def destination(self) -> str:
+        """Its topic, of these brokers."""
+        return repr(self)
+
     def send(self, batch: Batch) -> Receipt:
         """Send every line as a message, and return when the broker has them. Raises UnavailableError."""
         if self._producer is None:
             self._producer = _connected(self._settings)
-        sent: list[tuple[bytes, Any]] = []
-        left: list[bytes] = []
-        too_large, trouble = 0, ""
-        for line in batch.lines:
-            if left:  # the first one has waited long enough for all of them
-                left.append(line)
-                continue
+        sent: dict[int, Any] = {}
+        too_large: dict[int, object] = {}
+        unsent: dict[int, object] = {}
+        for place, line in enumerate(batch.lines):
             try:
-                sent.append((line, self._producer.send(self._topic, line, key=_key(line))))
-            except MessageSizeTooLargeError:
-                too_large += 1
+                sent[place] = self._producer.send(self._topic, line, key=_key(line))
+            except MessageSizeTooLargeError as error:  # noqa: PERF203 - each line has a fate of its own
+                too_large[place] = error
             except KafkaError as error:
-                left.append(line)
-                trouble = _told(error)
+                unsent = dict.fromkeys(range(place, len(batch.lines)), error)
+                break  # it has waited long enough for all that follow
         with contextlib.suppress(KafkaTimeoutError):  # the futures know more
             self._producer.flush(timeout=SECONDS + 1)
-        for line, future in sent:
-            if isinstance(future.exception, MessageSizeTooLargeError):
-                too_large += 1
-            elif not future.succeeded():
-                left.append(line)
-                trouble = trouble or _told(future.exception)
-        if left:
-            rest = Batch(tuple(left)) if len(left) < len(batch.lines) else None
-            raise UnavailableError(f"{self!r}: {trouble}", left=rest)
-        return Receipt(len(batch.lines) - too_large, too_large, "larger than Kafka takes" if too_large else "")
+        unsent |= {place: future.exception for place, future in sent.items() if not future.succeeded()}
+        if any(_is_fatal(error) for error in unsent.values()):
+            with contextlib.suppress(KafkaError):
+                self.close()  # it would refuse all that comes; the next batch gets another
+        failed = too_large | unsent
+        trouble = [error for error in failed.values() if not isinstance(error, MessageSizeTooLargeError)]
+        if trouble:
+            left = batch.part(sorted(failed)) if len(failed) < len(batch.lines) else None
+            raise UnavailableError(f"{self!r}: {_told(trouble[0])}", left=left)
+        return Receipt(len(batch.lines) - len(failed), len(failed), "larger than Kafka takes" if failed else "")
 
     def close(self) -> None:
         """Leave the broker."""
-        if self._producer is not None:
-            self._producer.close(timeout=1)
-        self._producer = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=1)
 
     def abandon(self) -> None:
         """Forget the parent process's producer."""
@@ -108,10 +111,11 @@ def _connected(settings: dict[str, Any]) -> Any:
         producer = KafkaProducer(**settings, kafka_client=client)
         producer._unregister_cleanup()  # noqa: SLF001 - else it is closed at the end before the last batch is sent
         return producer
-    except KafkaError as error:
+    except Exception as error:  # noqa: BLE001 - the library raises anything for a setting that it does not know
         for each in made:
             each.close()
-        raise UnavailableError(f"Kafka at {settings['bootstrap_servers']}: {_told(error)}") from None
+        told = f"Kafka at {settings['bootstrap_servers']}: {_told(error)}"
+        raise UnavailableError(told, for_people=not isinstance(error, KafkaError)) from None
 
 
 def _key(line: bytes) -> bytes | None:
@@ -120,5 +124,10 @@ def _key(line: bytes) -> bytes | None:
     return told.encode() if told else None
 
 
+def _is_fatal(error: object) -> bool:
+    """Whether the producer is of no use after it: an idempotent one then refuses everything."""
+    return isinstance(error, KafkaError) and not error.retriable and not isinstance(error, KafkaTimeoutError)
+
+
 def _told(error: object) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}" if error else "no answer in time"
+    return described(error)[:200] if isinstance(error, BaseException) else "no answer in time"

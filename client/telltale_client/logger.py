@@ -14,14 +14,13 @@ from types import TracebackType
 from typing import Any, TypeVar, final
 
 from telltale_client.batches import Transport
-from telltale_client.encoding import feature_values, id_text
+from telltale_client.encoding import described, feature_values, id_text
 from telltale_client.over_http import HttpTransport
 from telltale_client.sampling import kept
 from telltale_client.shipping import EXIT_SECONDS, Shipper, Stats
 from telltale_client.spill import Spill
 
 LEAST_FRACTION = 1e-6
-ERROR_LENGTH = 1000
 Value = TypeVar("Value")
 log = logging.getLogger("telltale_client")
 
@@ -38,7 +37,8 @@ class Logger:
     key, key_file
         The API key with the scope ``ingest``, or a file with it; else ``TELLTALE_KEY`` or ``TELLTALE_KEY_FILE``.
     transport
-        Used in place of HTTP, such as ``telltale_client.kafka.KafkaTransport``.
+        Used in place of HTTP, such as ``telltale_client.kafka.KafkaTransport``. One of your own that has a
+        ``destination``, a text, gets only those spilled batches that were on the way there.
     environment
         Part of every key in Telltale; else ``TELLTALE_ENVIRONMENT``, else Telltale's default, ``production``.
     role
@@ -49,7 +49,7 @@ class Logger:
         How many events may wait in memory. What comes when it is full is dropped and counted.
     spill, spill_bytes
         A folder for batches that could not be sent, and how many bytes it may hold; for events without a folder there
-        is only memory.
+        is only memory. Loggers may share it: each sends what one of the same model and destination left there.
 
     Raises ValueError for a setting that cannot be meant. After that nothing raises and nothing waits, but for ``flush``
     and ``close``, which take as long as they are told.
@@ -91,7 +91,9 @@ class Logger:
         self._who = who
         self._shipper: Shipper | None = None
         if self._transport is not None:
-            folder = Spill(Path(spill), spill_bytes) if spill is not None else None
+            where = getattr(self._transport, "destination", type(self._transport).__qualname__)
+            owner = f"{where} {within} {who['model']}"
+            folder = Spill(Path(spill), spill_bytes, owner) if spill is not None else None
             self._shipper = Shipper(self._transport, {"type": "health", **about}, capacity, folder)
 
     def __repr__(self) -> str:
@@ -128,7 +130,7 @@ class Logger:
                 **self._prediction,
                 "prediction_id": told,
                 "timestamp": _epoch_seconds(timestamp),
-                "features": features.copy() if type(features) is dict else self._read(features),
+                "features": features.copy() if type(features) is dict else self.read(features),
                 "prediction": prediction.copy() if type(prediction) in (dict, list) else prediction,  # type: ignore[attr-defined]  # both have it
                 "latency_ms": latency_ms,
             }
@@ -211,7 +213,8 @@ class Logger:
             self._note(fault)
             return None
 
-    def _read(self, features: object) -> dict[Any, Any] | None:
+    def read(self, features: object) -> dict[Any, Any] | None:
+        """A row's features, copied; None, and a failed call in the counts, where they cannot be read."""
         return None if features is None else self.guarded(lambda: feature_values(features))
 
     def _note(self, fault: Exception) -> None:
@@ -237,7 +240,8 @@ class Call:
         self._at = time.time()
 
     def __enter__(self) -> Call:
-        """Begin to time."""
+        """Copy the features, which the model may change, and begin to time."""
+        self.features = self._logger.read(self.features)
         self._at = time.time()
         self._started = time.perf_counter()
         return self
@@ -258,14 +262,6 @@ class Call:
             error=None if error is None else described(error),
             **self._beside,
         )
-
-
-def described(error: BaseException) -> str:
-    """What an error says of itself."""
-    try:
-        return f"{type(error).__name__}: {error}"[:ERROR_LENGTH]
-    except Exception:  # noqa: BLE001 - an error that cannot say what it is
-        return type(error).__name__
 
 
 def _epoch_seconds(at: datetime | float | None) -> float:

@@ -51,7 +51,7 @@ def log_table(
     server, environment, transport
         As for ``Logger``.
     timeout
-        Seconds for which a part of the table is sent again when nobody takes it.
+        Seconds for which a part of the table is sent again when nobody takes it. A wrong key or address raises at once.
 
     Raises UnavailableError or RefusedError for what was not taken in; what came before it is. Raises ValueError where
     neither a transport nor ``TELLTALE_URL`` is given, or columns differ in length.
@@ -113,7 +113,7 @@ def _in_time(to: Transport, batch: Batch, timeout: float) -> Receipt:
             return to.send(batch)
         except UnavailableError as error:
             wait = max(pause, error.after)
-            if time.monotonic() + wait > until:
+            if error.for_people or time.monotonic() + wait > until:
                 raise
         time.sleep(wait)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -21,6 +21,8 @@ from monitor.events import MAX_EVENT_BYTES
 WIDEST_ROW = 1000
 """An input of more values a row is an image or an embedding: it is left out of the features."""
 LONGEST_WAIT = timedelta(minutes=10)
+MOST_EVENTS, MOST_BYTES = 200_000, 128 * 1024 * 1024
+"""What one body may become, as our lines: each of its rows repeats what a batch says once."""
 
 
 def _wait(value: timedelta) -> timedelta:
@@ -125,11 +127,12 @@ class Translated:
     refused: list[Reject] = field(default_factory=list)
     waiting: bool = False
     alone: str = ""
+    _bytes: int = 0
 
     def add(self, record: int, events: Iterable[Mapping[str, Any]], raw: bytes) -> None:
         """Take the events of a record, or refuse it as a whole."""
         try:
-            lines = [to_line(event) for event in events]
+            lines, size = self._fitting(events)
         except RefusedError as refusal:
             self.refuse(record, refusal, raw)
             return
@@ -138,6 +141,19 @@ class Translated:
             return
         self.lines += lines
         self.records += [record] * len(lines)
+        self._bytes = size
+
+    def _fitting(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[bytes], int]:
+        """The lines of some events, and how many bytes there are with those of before. Raises RefusedError."""
+        lines: list[bytes] = []
+        size = self._bytes
+        for event in events:
+            lines.append(to_line(event))
+            size += len(lines[-1])
+            if len(self.lines) + len(lines) > MOST_EVENTS or size > MOST_BYTES:
+                limits = f"{MOST_EVENTS:,} events, or {MOST_BYTES // 1024**2} MiB of them"
+                raise RefusedError("too_large", f"with this record the body has more than {limits}; send it in parts")
+        return lines, size
 
     def refuse(self, record: int, refusal: RefusedError, raw: bytes) -> None:
         """Say that a record cannot be read."""

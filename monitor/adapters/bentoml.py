@@ -7,31 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from monitor.adapters import Adapter, AdapterSettings, RefusedError, Sender, Translated, known, read_json
-from monitor.adapters.open_inference import Row, answer, columns, flat
+from monitor.adapters.open_inference import Row, add_columns, answer, flat
 
 RESERVED = ("timestamp", "request_id", "trace_id")
 """BentoML's own columns. A column that a service calls so is logged with a ``_`` at its end."""
 NOTHING = ("", "None", "0")
 """What stands for an id outside of a request."""
+REQUEST = re.compile(rb'"request_id": ?"([^"\\]*)"')
 LONGEST_ID = 40
 """In decimal digits; the longest, a trace's, has 128 bits."""
 NO_VERSION = ("", "not available")
-
-
-@dataclass(frozen=True)
-class Schema:
-    """What the lines of a schema file say. ``versions``: of the bento, one for each that was ever started there."""
-
-    name: str
-    versions: tuple[str, ...]
-    roles: Mapping[str, str]
 
 
 class Bentoml(Adapter):
@@ -44,6 +37,7 @@ class Bentoml(Adapter):
 
     def __init__(self, settings: AdapterSettings) -> None:
         self._timezone = settings.bentoml.timezone
+        self._class_names = settings.class_names
 
     def translate(self, body: bytes, headers: Mapping[str, str], sender: Sender, now: float) -> Translated:
         """Lines of a schema file, then of its data file. The same bytes are the same batch."""
@@ -56,14 +50,13 @@ class Bentoml(Adapter):
         except RefusedError as refusal:
             translated.refuse(0, refusal, body)
             return translated
-        run, row = b"", 0
+        numbers: Counter[str] = Counter()
         for record, raw in enumerate(lines[rows:], rows):
             if raw and not raw.isspace():
-                run, row = _continued(raw, run, row)
-                translated.add(record, self._events(raw, row, common, roles), raw)
+                translated.add(record, self._events(raw, numbers, common, roles), raw)
         return translated
 
-    def _events(self, raw: bytes, row: int, common: Row, roles: Mapping[str, str]) -> Iterator[Row]:
+    def _events(self, raw: bytes, numbers: Counter[str], common: Row, roles: Mapping[str, str]) -> Iterator[Row]:
         record = read_json(raw, "the record")
         if not isinstance(record, dict):
             raise RefusedError("not_an_object", "the record is JSON but no object")
@@ -78,20 +71,21 @@ class Bentoml(Adapter):
         named = {
             "environment": common["environment"],
             "model": common["model"],
-            "prediction_id": f"{name}:{row}",
+            "prediction_id": f"{name}:{numbers[name]}",
             "timestamp": self._moment(record.get("timestamp")),
         }
+        numbers[name] += 1
         outputs = {n: flat(record[n]) for n, role in roles.items() if role == "prediction" and n in record}
         features: Row = {}
         for column, value in record.items():
             if column not in RESERVED and roles.get(column, "feature") == "feature":
-                features |= columns(_own_name(column), flat(value), ())
+                add_columns(features, _own_name(column), flat(value))
         yield {
             **common,
             **named,
             "type": "prediction",
             "features": features,
-            "prediction": answer(outputs, ()),
+            "prediction": answer(outputs, self._class_names.get(str(common["model"]), ())),
             "trace_id": _hexadecimal(record.get("trace_id"), 32),
         }
         for column, role in roles.items():
@@ -143,10 +137,10 @@ def chunks(path: Path, chunk_bytes: int) -> Iterator[bytes]:
     """A data file in pieces that end where the records of a request end."""
     with path.open("rb") as file:
         chunk: list[bytes] = []
-        size, run = 0, b""
+        size, request = 0, b""
         for line in file:
-            before, run = run, _run(line)
-            if size >= chunk_bytes and (not run or run != before):
+            before, request = request, _request(line)
+            if size >= chunk_bytes and (not request or request != before):
                 yield b"".join(chunk)
                 chunk, size = [], 0
             chunk.append(line)
@@ -155,16 +149,15 @@ def chunks(path: Path, chunk_bytes: int) -> Iterator[bytes]:
             yield b"".join(chunk)
 
 
-def _run(raw: bytes) -> bytes:
-    """What the records of one request share, as BentoML writes its own columns last; empty in what is no record."""
+def _request(raw: bytes) -> bytes:
+    """What the records of one request share, as BentoML writes its own columns last; empty in what is no record.
+
+    Outside of a request those of one moment: what is the same in all columns is numbered too.
+    """
     at = raw.rfind(b'"timestamp"')
-    return raw[at:].strip() if at >= 0 else b""
-
-
-def _continued(raw: bytes, run: bytes, row: int) -> tuple[bytes, int]:
-    """The run that a record belongs to, and its number there."""
-    own = _run(raw)
-    return own, row + 1 if own and own == run else 0
+    own = raw[at:].strip() if at >= 0 else b""
+    found = REQUEST.search(own)
+    return found[1] if found and found[1].decode("utf-8", "replace") not in NOTHING else own
 
 
 def _leading_schemas(lines: list[bytes]) -> tuple[list[Row], int]:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from monitor.adapters import (
     known,
     read_json,
 )
-from monitor.adapters.open_inference import Row, answer, answer_rows, columns, feature_rows, flat, paired
+from monitor.adapters.open_inference import Row, add_columns, answer, answer_rows, columns, feature_rows, flat, paired
 from monitor.decode import epoch_seconds
 
 HALVES: Mapping[str, Literal["request", "response"]] = {
@@ -36,11 +37,13 @@ HALVES: Mapping[str, Literal["request", "response"]] = {
 NEEDED = ("id", "source", "type", "time", "inferenceservicename")
 PLACE = ("source", "namespace", "inferenceservicename", "component", "endpoint", "id")
 """What tells one exchange from another: ids may be the clients' own, and a source is often just localhost."""
+KEPT = frozenset({*NEEDED, *PLACE, "annotations", "metadata", "recordedtime"})
+"""Attributes that anything is made of. Others, which anybody may send, are not held in memory."""
 STRUCTURED = "application/cloudevents+json"
 MOST_REMEMBERED = 100_000
 """So many exchanges that are done with are remembered, so that a half that comes again is not taken for a new one."""
-HALF_BYTES = 1000
-"""What a waiting half takes in memory beside its body, about."""
+HALF_BYTES = 400
+"""What a waiting half takes in memory beside its body and its attributes, about."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,7 @@ def _half(body: bytes, headers: Mapping[str, str]) -> Half:
     at = epoch_seconds(attributes["time"])
     if at is None:
         raise RefusedError("bad_timestamp", f"time is {attributes['time'][:60]!r}; use RFC 3339 with an offset")
-    return Half(attributes, body, at)
+    return Half({name: value for name, value in attributes.items() if name in KEPT}, body, at)
 
 
 def _structured(body: bytes) -> tuple[dict[str, str], bytes]:
@@ -235,7 +238,7 @@ def _structured(body: bytes) -> tuple[dict[str, str], bytes]:
 
 
 def _size(half: Half) -> int:
-    return len(half.body) + HALF_BYTES
+    return len(half.body) + sum(map(sys.getsizeof, half.attributes.values())) + HALF_BYTES
 
 
 def _object(raw: bytes, what: str) -> Row:
@@ -275,7 +278,10 @@ def _features(request: Row, names: tuple[str, ...]) -> list[Row]:
 def _instance(row: Any, names: tuple[str, ...]) -> Row:
     if not isinstance(row, dict):
         return columns("feature", flat(row), names)
-    return {k: v for name, value in row.items() for k, v in columns(name, flat(value), ()).items()}
+    named: Row = {}
+    for name, value in row.items():
+        add_columns(named, name, flat(value))
+    return named
 
 
 def _answers(response: Row, classes: tuple[str, ...]) -> list[Any]:

@@ -98,12 +98,22 @@ def feature_rows(request: Row, names: Sequence[str]) -> list[Row]:
         if len(tensors) == 1:
             given = _named_columns(request["inputs"][0]) or _named_columns(request) or names
         for row, values in zip(rows, found, strict=True):
-            row.update(columns(tensor, values, given))
+            add_columns(row, tensor, values, given)
     return rows
+
+
+def add_columns(row: Row, name: str, values: Sequence[Any], names: Sequence[str] = ()) -> None:
+    """Put the values of ``columns`` into a row. Raises RefusedError where it has one of that name."""
+    found = columns(name, values, names)
+    if shared := row.keys() & found.keys():
+        raise _shared(min(shared))
+    row.update(found)
 
 
 def columns(name: str, values: Sequence[Any], names: Sequence[str]) -> Row:
     """The values of a row by column: by their own names as far as there are any, else ``name`` or ``name_0``, ...
+
+    Raises RefusedError where two have one name.
 
     >>> columns("x", [1, 2], []), columns("x", [1], [])
     ({'x_0': 1, 'x_1': 2}, {'x': 1})
@@ -112,7 +122,10 @@ def columns(name: str, values: Sequence[Any], names: Sequence[str]) -> Row:
         return {}
     if len(values) == 1:
         return {names[0] if names else name: values[0]}
-    return {names[i] if i < len(names) else f"{name}_{i}": value for i, value in enumerate(values)}
+    found = {names[i] if i < len(names) else f"{name}_{i}": value for i, value in enumerate(values)}
+    if len(found) < len(values):
+        raise _shared(max(names, key=list(names).count))
+    return found
 
 
 def answer_rows(response: Row, classes: Sequence[str]) -> list[Any]:
@@ -163,6 +176,10 @@ def flat(value: Any) -> list[Any]:
     return found
 
 
+def _shared(name: str) -> RefusedError:
+    return RefusedError("bad_shape", f"two columns are called {name[:60]!r}; give each a name of its own")
+
+
 def _single(values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
@@ -186,6 +203,8 @@ def _tensors(given: Any, what: str) -> dict[str, list[list[Any]]]:
     for tensor in given:
         if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
             raise RefusedError("bad_shape", f"one of {what} is no object with a name")
+        if tensor["name"] in tensors:
+            raise RefusedError("bad_shape", f"two of {what} are called {tensor['name'][:60]!r}")
         tensors[tensor["name"]] = _rows(tensor)
     counts = {name: len(rows) for name, rows in tensors.items()}
     if len(set(counts.values())) != 1:
@@ -208,6 +227,8 @@ def _rows(tensor: Row) -> list[list[Any]]:
     count = shape[0] if shape else 1
     if not 0 < count <= MOST_ROWS:
         raise RefusedError("bad_shape", f"tensor {name!r} has {count} rows; send 1 to {MOST_ROWS}")
+    if not values:
+        raise RefusedError("bad_shape", f"tensor {name!r} has rows without a value: its shape is {str(shape)[:60]}")
     if tensor.get("datatype") == "BOOL":
         values = [bool(v) if v in (0, 1) else v for v in values]
     width = len(values) // count

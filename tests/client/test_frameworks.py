@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
+import importlib
+import inspect
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -130,6 +135,58 @@ def test_endpoints_of_fastapi_log_what_they_answer_and_the_end_of_the_applicatio
 def test_fastapi_sees_the_endpoint_as_it_was_written() -> None:
     schema = application(Logger("m", "1")).openapi()
     assert "Person" in schema["components"]["schemas"]
+
+
+def test_an_application_that_ends_badly_ships_what_it_logged_all_the_same() -> None:
+    kept = Kept()
+    logger = Logger("m", "1", server="pod-1", transport=kept)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        raise RuntimeError("the database is gone")
+
+    app = FastAPI(lifespan=lifespan)
+    close_with(app, logger)
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            logger.predict({"x": 1.0}, "yes")
+
+    with pytest.raises(RuntimeError, match="the database is gone"):
+        asyncio.run(run())
+    assert [e["prediction"] for e in kept.predictions()] == ["yes"]
+
+
+def test_async_views_of_flask_log_what_they_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        flask = pytest.importorskip("flask", reason="Flask is not installed")
+        pytest.importorskip("asgiref", reason="Flask is not installed with its async extra")
+        app = flask.Flask("scoring")
+        called = app.app_context
+    except pytest.skip.Exception:  # then with what has Flask's rule: coroutines are run, anything else is left as it is
+        called = contextlib.nullcontext
+        current = SimpleNamespace(ensure_sync=lambda f: _run_to_the_end(f) if inspect.iscoroutinefunction(f) else f)
+        monkeypatch.setitem(sys.modules, "flask", SimpleNamespace(current_app=current))
+        monkeypatch.delitem(sys.modules, "telltale_client.flask", raising=False)
+    logged_view: Any = importlib.import_module("telltale_client.flask").logged
+    kept = Kept()
+    logger = Logger("m", "1", server="pod-1", transport=kept)
+
+    async def score(plan: str) -> Any:
+        await asyncio.sleep(0)
+        return {"score": len(plan) / 10}
+
+    view = logged_view(logger, features=lambda plan: {"plan": plan}, prediction=lambda answer: answer["score"])(score)
+    with called():
+        assert view(plan="vip") == {"score": 0.3}
+    logger.close()
+    monkeypatch.delitem(sys.modules, "telltale_client.flask")
+    assert [(e["features"], e["prediction"]) for e in kept.predictions()] == [({"plan": "vip"}, 0.3)]
+
+
+def _run_to_the_end(view: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda **values: asyncio.run(view(**values))
 
 
 def test_views_of_flask_log_what_they_answer() -> None:

@@ -76,7 +76,11 @@ def test_what_nobody_takes_raises(gateway: Gateway, monkeypatch: pytest.MonkeyPa
     gateway.faults.extend([503, 401])
     with pytest.raises(UnavailableError, match="503"):
         sent(gateway.url, timeout=0.0)
-    with pytest.raises(RefusedError, match="401"):
+    with pytest.raises(UnavailableError, match="401"):
+        sent(gateway.url)
+    assert len(gateway.keys) == 2  # a wrong key is not tried for a minute
+    gateway.faults.append(400)
+    with pytest.raises(RefusedError, match="400"):
         sent(gateway.url)
     with pytest.raises(ValueError, match="neither transport nor TELLTALE_URL"):
         sent(gateway.url, transport=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from processes import wait_until
 
 from monitor.decode import decode
 from telltale_client import Logger
-from telltale_client.batches import Batch, Receipt
+from telltale_client.batches import Batch, Receipt, UnavailableError
 from telltale_client.over_http import HttpTransport
 
 MakeLogger = Callable[..., Logger]
@@ -85,6 +86,95 @@ def test_a_timed_block_is_logged_with_its_time(make_logger: MakeLogger) -> None:
     (event,) = transport.events()
     assert (event["prediction_id"], event["prediction"], event["entity_id"]) == (call.prediction_id, 0.5, "e")
     assert 0 < event["latency_ms"] < 10_000
+
+
+def test_a_timed_block_is_logged_with_the_features_it_began_with(make_logger: MakeLogger) -> None:
+    transport = Collecting()
+    logger, features = make_logger(transport=transport), {"x": 1.0}
+    with logger.timed(features) as call:
+        features["x"], features["scaled"] = 99.0, 0.1
+        call.prediction = 0.5
+    logger.flush()
+    assert [e["features"] for e in transport.events()] == [{"x": 1.0}]
+
+
+def test_an_error_that_cannot_say_what_it_is_does_not_come_back_to_the_pod(make_logger: MakeLogger) -> None:
+    class SilentError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    class Id:
+        def __str__(self) -> str:
+            raise SilentError
+
+    def fails() -> None:
+        raise SilentError
+
+    class Refusing(Collecting):
+        def send(self, batch: Batch) -> Receipt:  # noqa: ARG002 - as the protocol has it
+            raise SilentError
+
+    logger = make_logger(transport=Refusing())
+    assert logger.predict({"x": 1.0}, prediction_id=Id())
+    logger.label(Id(), "yes")
+    assert logger.guarded(fails) is None
+    assert (logger.stats().failed, logger.stats().last_error) == (3, "SilentError")
+    logger.predict({"x": 1.0})
+    assert logger.flush()
+    assert (logger.stats().dropped, logger.stats().last_error) == (1, "1 events were refused: SilentError")
+
+
+def test_a_value_that_panics_costs_its_own_event_only(make_logger: MakeLogger) -> None:
+    class Panic(BaseException):
+        pass
+
+    class Value:
+        def tolist(self) -> Any:
+            raise Panic("in a library")
+
+    class Odd(dict[str, Any]):
+        def items(self) -> Any:
+            raise Panic("while it is encoded")
+
+    transport = Collecting()
+    logger = make_logger(transport=transport)
+    values = [1.0, Value(), 2.0, Odd(b=1), 3.0]
+    for value in values:
+        logger.predict({"x": value})
+    assert logger.flush()
+    logger.predict({"x": 4.0})
+    assert logger.flush()
+    found = [e["features"]["x"] for e in transport.events() if e["type"] == "prediction"]
+    assert found == [1.0, 2.0, 3.0, 4.0]
+    stats = logger.stats()
+    assert (stats.delivered, stats.dropped, stats.waiting) == (4, 2, 0)
+    assert "Panic" in stats.last_error
+
+
+def test_logging_that_fails_costs_no_event(make_logger: MakeLogger) -> None:
+    class Fails(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError(record.getMessage())
+
+    class Sometimes(Collecting):
+        def send(self, batch: Batch) -> Receipt:
+            if not trouble:
+                return super().send(batch)
+            raise trouble.pop()
+
+    trouble: list[Exception] = [UnavailableError("not now"), UnavailableError("not now", left=None)]
+    handler = Fails()
+    logging.getLogger("telltale_client").addHandler(handler)
+    try:
+        logger = make_logger(transport=Sometimes(), capacity=3)
+        for _ in range(5):
+            logger.predict({"x": 1.0})
+        assert logger.flush()
+        assert logger.stats().retries == 2
+        assert logger.stats().delivered + logger.stats().dropped == 5
+        assert logger.stats().delivered >= 3
+    finally:
+        logging.getLogger("telltale_client").removeHandler(handler)
 
 
 def test_a_block_that_raises_is_logged_as_an_error_and_the_exception_goes_on(make_logger: MakeLogger) -> None:

@@ -16,6 +16,13 @@ from typing import Any
 import pytest
 from broker import Broker
 from given import ServiceMaker, StillClock
+from kafka.errors import (
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
+    OutOfOrderSequenceNumberError,
+    TopicAuthorizationFailedError,
+)
 from processes import free_port, wait_until
 
 from monitor.batches import Limits
@@ -24,7 +31,8 @@ from monitor.intake import run_intake
 from monitor.metrics import Metrics
 from monitor.service import Service
 from monitor.sources.kafka import open_kafka
-from telltale_client import Logger
+from telltale_client import Logger, kafka
+from telltale_client.batches import Batch, UnavailableError
 from telltale_client.kafka import KafkaTransport
 
 MakeLogger = Callable[..., Logger]
@@ -133,6 +141,89 @@ def test_an_event_that_kafka_does_not_take_is_counted_and_the_others_arrive(
     stats = logger.stats()
     assert (stats.delivered, stats.rejected) == (1, 1)
     assert "larger than Kafka takes" in stats.last_error
+
+
+class Answered:
+    """A future of a producer."""
+
+    def __init__(self, exception: Exception | None) -> None:
+        self.exception = exception
+
+    def succeeded(self) -> bool:
+        return self.exception is None
+
+
+class Producer:
+    """Fails for some lines, or is not to be used any more."""
+
+    def __init__(self, answers: dict[bytes, Exception]) -> None:
+        self.answers = answers
+        self.closed = False
+
+    def send(self, topic: str, line: bytes, key: bytes | None) -> Answered:
+        del topic, key
+        failure = self.answers.get(line)
+        if isinstance(failure, MessageSizeTooLargeError):
+            raise failure
+        return Answered(failure)
+
+    def flush(self, timeout: float) -> None:
+        del timeout
+
+    def close(self, timeout: float) -> None:
+        del timeout
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("failure", "anew"),
+    [
+        (TopicAuthorizationFailedError(), True),
+        (OutOfOrderSequenceNumberError(), True),
+        (NotLeaderForPartitionError(), False),
+        (KafkaTimeoutError(), False),
+    ],
+)
+def test_a_producer_that_refuses_everything_from_now_on_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, *, anew: bool
+) -> None:
+    producers = [Producer({b"{}": failure}), Producer({})]
+    given = iter(producers)
+    monkeypatch.setattr(kafka, "_connected", lambda _: next(given))
+    transport = KafkaTransport("127.0.0.1:1", "scoring")
+    with pytest.raises(UnavailableError):
+        transport.send(Batch((b"{}",)))
+    assert producers[0].closed == anew
+    producers[0].answers.clear()
+    assert transport.send(Batch((b"{}",))).accepted == 1
+    assert (next(given, None) is None) == anew
+
+
+def test_what_is_left_of_a_batch_is_in_its_order_and_knows_of_its_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = tuple(b'{"n":%d}' % n for n in range(5))
+    trouble: dict[bytes, Exception] = {lines[1]: MessageSizeTooLargeError(), lines[2]: NotLeaderForPartitionError()}
+    monkeypatch.setattr(kafka, "_connected", lambda _: Producer(trouble))
+    transport = KafkaTransport("127.0.0.1:1", "scoring")
+    with pytest.raises(UnavailableError) as caught:
+        transport.send(Batch(lines, reported=7))
+    left = caught.value.left
+    assert left is not None
+    # What is too large is counted when the rest of its batch is through.
+    assert (left.lines, left.events, left.reported) == (lines[1:3], 2, 0)
+    trouble[lines[4]] = NotLeaderForPartitionError()
+    with pytest.raises(UnavailableError) as caught:
+        transport.send(Batch(lines, reported=7))
+    left = caught.value.left
+    assert left is not None
+    assert (left.lines, left.events, left.reported) == ((*lines[1:3], lines[4]), 2, 7)
+
+
+def test_a_setting_that_kafka_does_not_know_costs_no_event(make_logger: MakeLogger) -> None:
+    logger = make_logger(transport=KafkaTransport("127.0.0.1:1", "scoring", colour="red"))
+    logger.predict({"x": 1.0})
+    wait_until(lambda: logger.stats().retries, "an attempt", 20)
+    assert (logger.stats().waiting, logger.stats().dropped) == (1, 0)
+    assert "colour" in logger.stats().last_error
 
 
 def test_without_a_broker_a_pod_starts_and_events_wait(make_logger: MakeLogger) -> None:

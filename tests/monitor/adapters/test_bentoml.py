@@ -227,6 +227,30 @@ def test_records_of_one_request_are_numbered_and_stay_together(tmp_path: Path, m
     assert ids(service) == sorted(f"q{i // 7}:{i % 7}" for i in range(70))
 
 
+def test_monitors_of_one_request_that_write_at_different_moments_are_numbered_on() -> None:
+    times = [(1, "q", 1), (2, "q", 2), (3, "p", 2), (4, "q", 3), (5, "p", 4)]
+    _, decoded = read(*(record(n, request=request, second=second) for n, request, second in times))
+    (events,) = decoded.predictions.values()
+    assert [e["prediction_id"] for e in events] == ["q:0", "q:1", "p:0", "q:2", "p:1"]
+
+
+def test_a_request_that_writes_at_different_moments_is_not_cut_apart(tmp_path: Path) -> None:
+    lines = [record(i, request=f"q{i // 7}", second=i % 60) for i in range(70)]
+    logs = made(tmp_path / "logs", *lines)
+    assert all(len(chunk.splitlines()) % 7 == 0 for chunk in chunks(logs / "loans/data/data.1.log", 500))
+
+
+def test_probabilities_are_called_by_the_classes_of_the_model() -> None:
+    columns = [*COLUMNS[:2], {"name": "odds", "role": "prediction", "type": "numerical_sequence"}]
+    _, decoded = read(
+        json.dumps({**json.loads(record(1)), "odds": [0.25, 0.75]}).encode(),
+        described=schema(columns=[*columns, *COLUMNS[2:]]),
+        class_names={"loans": ["no", "yes"]},
+    )
+    ((event,),) = decoded.predictions.values()
+    assert event["prediction"] == {"score": {"no": 0.25, "yes": 0.75}, "label": "yes"}
+
+
 def test_a_target_is_a_label_of_its_own_prediction() -> None:
     _, decoded = read(record(1, truth="no"), record(2))
     (label,) = decoded.labels

@@ -109,6 +109,16 @@ def test_what_is_sent_again_counts_once(service: Service) -> None:
     assert len(rows(service)) == 2
 
 
+def test_an_exchange_sent_again_leaves_what_its_batch_says_of_itself(service: Service) -> None:
+    request, response = halves()
+    taken(service, request, response)
+    says = "SELECT predictions, rejected FROM batches FINAL WHERE source = 'kserve'"
+    assert service.store.select(says).to_dicts() == [{"predictions": 2, "rejected": 0}]
+    assert taken(service, response, request) == [{"accepted": 0, "rejected": []}] * 2
+    assert service.store.select(says).to_dicts() == [{"predictions": 2, "rejected": 0}]
+    assert service.audit(NOON - MINUTE * 120, None, repair=False)["disagreements"] == []
+
+
 def test_a_response_sent_again_before_it_was_durable_is_the_same_batch(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +228,18 @@ def test_what_waits_is_bounded_by_number_and_by_bytes() -> None:
         assert not answered.waiting
         adapter.settled(answered)
         assert adapter.translate(sent[2][0][1], sent[2][0][0], Sender(version="1"), 0).waiting
+
+
+def test_attributes_count_as_what_waits_or_are_not_held_at_all() -> None:
+    settings = AdapterSettings.model_validate({"kserve": {"most_waiting_bytes": 50_000}})
+    (headers, body), _ = halves(blob="x" * 100_000)
+    event = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
+    structured = json.dumps({**event, "data": json.loads(body)}).encode()
+    for sent in ((body, headers), (structured, {"content-type": "application/cloudevents+json"})):
+        assert Kserve(settings).translate(*sent, FIRST, 0).waiting
+    (headers, body), _ = halves(annotations="x" * 100_000)
+    with pytest.raises(FullError):
+        Kserve(settings).translate(body, headers, FIRST, 0)
 
 
 @pytest.mark.parametrize(

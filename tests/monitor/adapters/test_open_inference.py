@@ -13,6 +13,7 @@ import urllib3
 from given import NOON, ServiceMaker
 from processes import free_port, running
 
+from monitor import adapters
 from monitor.adapters import AdapterSettings, Sender
 from monitor.adapters.open_inference import OpenInference
 from monitor.decode import decode
@@ -136,6 +137,16 @@ def test_a_failed_request_keeps_its_features() -> None:
         ({"request": {"inputs": [tensor("x", [3], [1])]}}, "tensor 'x' has 1 values; its shape is [3]"),
         ({"request": {"inputs": [tensor("x", [-1], [1])]}}, "should be a list of sizes"),
         ({"request": {"inputs": [tensor("x", [0], [])]}}, "has 0 rows"),
+        ({"request": {"inputs": [tensor("x", [100_000, 0], [])]}}, "tensor 'x' has rows without a value"),
+        (
+            {"request": {"inputs": [tensor("a", [1, 2], [1, 2]), tensor("a_0", [1], [9])]}},
+            "two columns are called 'a_0'",
+        ),
+        ({"request": {"inputs": [tensor("a", [1], [1]), tensor("a", [1], [2])]}}, "two of inputs are called 'a'"),
+        (
+            {"request": {"inputs": [tensor("x", [1, 2], [1, 2], parameters={"feature_names": ["a", "a"]})]}},
+            "two columns are called 'a'",
+        ),
         ({"request": {"inputs": [tensor("x", [1], [1]), tensor("z", [2], [1, 2])]}}, "different numbers of rows"),
         ({"request": {"inputs": [tensor("x", [2], [1, 2])]}}, "the request has 2 rows and the response 1"),
     ],
@@ -148,6 +159,22 @@ def test_what_does_not_fit_is_refused_with_its_place(change: dict[str, Any], rea
     assert reason in refusal.detail
     assert translated.records == [0, 1, 2]
     assert decode(translated.lines, AT).accepted == 2
+
+
+def test_what_a_body_becomes_is_bounded_in_events_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "MOST_EVENTS", 5)
+    monkeypatch.setattr(adapters, "MOST_BYTES", 5000)
+
+    def read(*exchanges: dict[str, Any]) -> tuple[int, list[str]]:
+        body = b"\n".join(json.dumps(e).encode() for e in exchanges)
+        translated = OpenInference(AdapterSettings()).translate(body, {}, SENDER, AT)
+        assert sum(map(len, translated.lines)) <= 5000
+        return decode(translated.lines, AT).accepted, [r.reason for r in translated.refused]
+
+    two, four = (exchange([tensor("x", [n], [1] * n)], [tensor("y", [n], [1] * n)]) for n in (2, 4))
+    assert read(two, two) == (4, [])
+    assert read(two, four, two) == (4, ["too_large"])
+    assert read({**two, "trace_id": "t" * 3000}, two) == (2, ["too_large"])
 
 
 def test_refusals_are_told_by_the_senders_lines(make_service: ServiceMaker) -> None:
