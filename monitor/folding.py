@@ -24,13 +24,15 @@ HOURS_AT_ONCE = 24
 class Span:
     """From where the profiles of a span of time are read: whole hours that hold, and batches for the rest.
 
-    The queries that read profiles take its ``parameters``. What is written to those hours meanwhile is not in them.
+    ``known`` are all the hours that have something. The queries that read profiles take its ``parameters``. What is
+    written to those hours meanwhile is not in them.
     """
 
     start: datetime
     end: datetime
     hours: Sequence[datetime]
     generations: Sequence[int]
+    known: Sequence[datetime]
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -46,20 +48,19 @@ class Span:
         }
 
     def _batches(self) -> tuple[datetime, datetime]:
-        """The span without the hours that hold at its beginning and at its end."""
-        start, end = self.start, self.end
-        held = set(self.hours)
-        while start in held:
-            start += HOUR
-        while end - HOUR in held and end > start:
-            end -= HOUR
-        return start, end
+        """From the first to the last hour that has something and does not hold as a whole."""
+        rest = sorted(set(self.known) - set(self.hours))
+        if not rest:
+            return self.start, self.start
+        return max(self.start, rest[0]), min(self.end, rest[-1] + HOUR)
 
 
 def span(store: Store, environment: str, model: str, start: datetime, end: datetime) -> Span:
     """Which hours of a span of time hold."""
-    hours = _hours(store, environment, model, start, end).filter(pl.col("generation") > 0)
-    return Span(start, end, hours["hour"].to_list(), hours["generation"].to_list())
+    known = store.query("profiled_hours", environment=environment, model=model, start=_hour_of(start), end=end)
+    whole = (pl.col("hour") >= start) & (pl.col("hour") <= end - HOUR)
+    held = known.filter(whole & (pl.col("generation") > 0))
+    return Span(start, end, held["hour"].to_list(), held["generation"].to_list(), known["hour"].to_list())
 
 
 def fold(store: Store, environment: str, model: str, start: datetime, end: datetime, now: datetime) -> int:
@@ -94,6 +95,10 @@ def count_hours(profiles: pl.DataFrame, predictions: pl.DataFrame, features: pl.
         kept = rows.lazy().group_by(*place, hour=hour).agg(pl.len().cast(pl.UInt64).alias(name))
         every = every.join(kept, on=[*place, "hour"], how="left")
     return every.with_columns(pl.col("prediction_rows", "feature_rows").fill_null(0)).collect()
+
+
+def _hour_of(at: datetime) -> datetime:
+    return at - (at - EPOCH) % HOUR
 
 
 def _hours(store: Store, environment: str, model: str, start: datetime, end: datetime) -> pl.DataFrame:

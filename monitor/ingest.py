@@ -5,9 +5,10 @@ Everything written is keyed by where it came from (source, batch, row), so takin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -21,24 +22,17 @@ from monitor.dead_letter_watch import DeadLetterWatch, TooManyDeadLettersError
 from monitor.decode import Decoded, Fields, Reject, decode
 from monitor.fast import LEAST_LINES, models_of, read_clean
 from monitor.folding import count_hours, mark
+from monitor.forgetting import Forgotten
 from monitor.profile import Part, profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.rows import feature_rows, floats, moments, slim_rows, texts
 from monitor.store import Store, StoreError
-from monitor.store.literals import literal
+from monitor.store.literals import literal, render
 
-BATCH_TABLES = (
-    "batches",
-    "batch_hours",
-    "predictions",
-    "features",
-    "profile_batches",
-    "labels",
-    "releases",
-    "health",
-    "dead_letters",
-)
+REPLAYED = "dead_letters/"
+"""Stands before the source of a batch in the name of what was taken in of its dead letters later."""
+HOUR = timedelta(hours=1)
 UNEXPECTED = (Exception, pl.exceptions.PanicException)
 """What a fault of ours raises. A panic of Polars is no Exception, and would end the reader of a topic."""
 log = structlog.get_logger()
@@ -99,6 +93,14 @@ class Ingest:
         self._config = config
         kafka = config.sources.kafka
         self.watch = DeadLetterWatch(kafka.dead_letters if kafka else DeadLetterLimits())
+        self.forgotten = Forgotten(store)
+        self._replayed: set[tuple[str, str]] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See of which batches dead letters were replayed and which predictions were forgotten, also elsewhere."""
+        self.forgotten.refresh()
+        self._replayed = set(self._store.query("replayed_batches").iter_rows())
 
     def take(
         self,
@@ -117,11 +119,43 @@ class Ingest:
         Raises StoreError when the store refuses; nothing is lost then, as the caller can send the same batch again.
         Raises TooManyDeadLettersError for a batch of a log that is taken for broken.
         """
+
+        def watched(read: _Read) -> None:
+            if origin.last is not None:
+                self._watch(read.decoded.rejects, lines, origin)
+            if (origin.source, origin.batch) in self._replayed:
+                self.drop_replay(origin)
+
+        return self._take_with(lines, origin, allowed, refused, watched)
+
+    def retake(self, lines: Sequence[bytes], origin: Origin, *, anew: bool = False) -> Receipt:
+        """Take a batch of a log in again, whatever the dead-letter watch would make of it.
+
+        anew
+            What is there of it is removed before. Its record stays, so that the auditor sees it should the rest fail.
+        """
+
+        def removed(_: _Read) -> None:
+            if anew:
+                self._clear(origin)
+            else:
+                self.drop_replay(origin)
+
+        return self._take_with(lines, origin, frozenset(), (), removed)
+
+    def _take_with(
+        self,
+        lines: Sequence[bytes],
+        origin: Origin,
+        allowed: frozenset[str],
+        refused: Sequence[Reject],
+        before: Callable[[_Read], None],
+    ) -> Receipt:
+        """``before`` is called with what was read, before anything is written."""
         try:
             read = self._read(lines, origin, allowed)
             read.decoded.rejects.extend(refused)
-            if origin.last is not None:
-                self.watch.check(origin.source, origin.batch, [r.row for r in read.decoded.rejects], len(lines))
+            before(read)
             return self._take(read, origin)
         except (StoreError, LedgerError, ConfigError, TooManyDeadLettersError):
             raise
@@ -132,7 +166,16 @@ class Ingest:
             rows = {reject.row for reject in failing}
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
             decoded.rejects.extend((*failing, *refused))
-            return self._take(_Read(decoded, {}), origin)
+            read = _Read(decoded, {})
+            before(read)
+            return self._take(read, origin)
+
+    def _watch(self, rejects: Sequence[Reject], lines: Sequence[bytes], origin: Origin) -> None:
+        """Have the watch count the lines that are not blank."""
+        rows = {reject.row for reject in rejects}
+        told = [n in rows for n, line in enumerate(lines) if line and not line.isspace()] if rows else ()
+        refused = [n for n, is_refused in enumerate(told) if is_refused]
+        self.watch.check(origin.source, origin.batch, refused, len(told) or len(lines) - lines.count(b""))
 
     def _read(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> _Read:
         """Clean lines of models that have a layout as columns, all others one by one."""
@@ -165,12 +208,18 @@ class Ingest:
         return self._decoded(lines, origin, frozenset()).rejects
 
     def _decoded(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> Decoded:
-        known = self._config.models.__contains__ if self._config.unknown_models == "reject" else None
-        return decode(lines, origin.arrivals or origin.arrived.timestamp(), known, allowed)
+        def known(name: str) -> bool:
+            # What the sender may not write to is refused for that, whether it is declared or not: it is for ever.
+            return name in self._config.models or bool(allowed and name not in allowed)
+
+        rejecting = self._config.unknown_models == "reject"
+        return decode(lines, origin.arrivals or origin.arrived.timestamp(), known if rejecting else None, allowed)
 
     def _take(self, read: _Read, origin: Origin) -> Receipt:
         decoded = read.decoded
-        self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
+        rejects_id = _rejects_id(decoded.rejects)
+        letters = dead_letter_rows(decoded.rejects).with_columns(rejects_id=pl.lit(rejects_id, pl.UInt64))
+        self._write("dead_letters", letters, origin)
         placed = []
         for place in {**decoded.predictions, **read.clean}:
             events = decoded.predictions.get(place, [])
@@ -183,18 +232,24 @@ class Ingest:
                 parts.append(prediction_columns(events, model.spec))
             placed.append((model, together(parts)))
         self._write_predictions(placed, origin)
-        self._write_labels(decoded, origin)
+        labels = self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
         accepted = decoded.accepted + sum(map(len, read.clean.values()))
         others = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
-        self._count(origin, len(decoded.rejects), accepted - others, others)  # when all else is there
+        counts = {
+            "rejected": len(decoded.rejects),
+            "predictions": accepted - others,
+            "others": others,
+            "labels": labels,
+            "rejects_id": rejects_id,
+        }
+        self._count(origin, counts)  # when all else is there
         return Receipt(accepted, decoded.rejects)
 
-    def _count(self, origin: Origin, rejected: int, predictions: int, others: int) -> None:
+    def _count(self, origin: Origin, counts: Mapping[str, int]) -> None:
         """Say what became of the batch, for the auditor."""
         offsets = (-1, -1) if origin.last is None else (int(origin.batch), origin.last)
-        counts = {"rejected": rejected, "predictions": predictions, "others": others}
         count = pl.DataFrame(counts, dict.fromkeys(counts, pl.UInt64)).with_columns(
             source=pl.lit(origin.source),
             batch=pl.lit(origin.batch),
@@ -233,12 +288,51 @@ class Ingest:
         health_rows(decoded.health)
 
     def forget(self, origin: Origin) -> None:
-        """Remove everything that is there of a batch."""
-        profiles = self._store.query("batch_profiles", source=origin.source, batch=origin.batch)
-        for table in BATCH_TABLES:
-            where = f"source = {literal(origin.source)} AND batch = {literal(origin.batch)}"
-            self._store.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 - quoted, and tables are ours
-        mark(self._store, profiles)
+        """Remove everything that is there of a batch. What fails midway is finished by doing it again.
+
+        Its record goes first, so that the auditor leaves the rest to whoever takes the batch in.
+        """
+        record = self._store.query("batch_record", source=origin.source, batch=origin.batch)
+        self._delete("batches", origin)
+        self._clear(origin, None if record.is_empty() else record["others"][0])
+
+    def note_replay(self, source: str, batch: str) -> None:
+        """Hear that dead letters of a batch are being replayed."""
+        self._replayed.add((source, batch))
+
+    def _clear(self, origin: Origin, others: int | None = None) -> None:
+        """Remove what is there of a batch but its record. The hours that it counts in are known until the end.
+
+        others
+            How many labels, releases and health checks it has, where that is known: of a batch that was finished.
+        """
+        self.drop_replay(origin)
+        places = self._store.query("batch_places", source=origin.source, batch=origin.batch)
+        marked = places.rename({"hour": "minute"})
+        mark(self._store, marked)
+        self._delete("profile_batches", origin, _within(places, "minute"))
+        mark(self._store, marked)
+        # Of a batch that was not finished, there may be rows in hours where nothing is counted.
+        within = "1" if others is None else _within(places, "timestamp")
+        for table in ("predictions", "features"):
+            self._delete(table, origin, within)
+        for table in ("labels", "releases", "health") if others != 0 else ():
+            self._delete(table, origin)
+        self._delete("dead_letters", origin)
+        self._delete("batch_hours", origin, _within(places, "hour"))
+
+    def _delete(self, table: str, origin: Origin, within: str = "1") -> None:
+        where = f"source = {literal(origin.source)} AND batch = {literal(origin.batch)} AND {within}"
+        self._store.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 - quoted, and tables are ours
+
+    def drop_replay(self, origin: Origin) -> None:
+        """Remove what was replayed of a batch's dead letters: now they come with it, or are dead letters again."""
+        replay = Origin(REPLAYED + origin.source, origin.batch, origin.arrived)
+        asked = {"source": origin.source, "batch": origin.batch, "replay": replay.source}
+        if self._store.query("replays_of_batch", **asked)["held"][0]:
+            self.forget(replay)
+            self._delete("replayed_letters", origin)
+        self._replayed.discard((origin.source, origin.batch))
 
     def _take_first_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
         """Of a model whose layout will be made from rows: none may slip in behind it without its cells."""
@@ -251,7 +345,7 @@ class Ingest:
     def _write_predictions(self, parts: Sequence[Part], origin: Origin) -> None:
         if not parts:
             return
-        features, predictions = feature_rows(parts), slim_rows(parts)
+        features, predictions = map(self.forgotten.left_out, (feature_rows(parts), slim_rows(parts)))
         self._write("features", features, origin)
         self._write("predictions", predictions, origin)
         place = (pl.lit(origin.source).alias("source"), pl.lit(origin.batch).alias("batch"))
@@ -260,9 +354,11 @@ class Ingest:
         hours = count_hours(profiles, predictions, features)
         self._store.insert("batch_hours", hours.with_columns(*place))
 
-    def _write_labels(self, decoded: Decoded, origin: Origin) -> None:
+    def _write_labels(self, decoded: Decoded, origin: Origin) -> int:
         self._redact_labels(decoded)
-        self._write("labels", label_rows(decoded.labels), origin)
+        rows = self.forgotten.left_out(label_rows(decoded.labels))
+        self._write("labels", rows, origin)
+        return rows.height
 
     def _redact_labels(self, decoded: Decoded) -> None:
         for event in decoded.labels:
@@ -279,6 +375,26 @@ class Ingest:
         if table != "features":
             placed = placed.with_columns(received=pl.lit(origin.arrived).cast(pl.Datetime("ms", "UTC")))
         self._store.insert(table, placed)
+
+
+def _rejects_id(rejects: Sequence[Reject]) -> int:
+    """Names a set of refused lines; 0 where there are none."""
+    if not rejects:
+        return 0
+    told = "\n".join(sorted(f"{reject.row} {reject.reason}" for reject in rejects))
+    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "big")
+
+
+def _within(places: pl.DataFrame, time: str) -> str:
+    """A condition that keeps a statement to the hours of some models, as the tables are ordered by both."""
+    if places.is_empty():
+        return "0"
+    models = places.select("environment", "model").unique().rows()
+    named = ", ".join(f"({literal(environment)}, {literal(model)})" for environment, model in models)
+    hours: list[datetime] = places["hour"].to_list()
+    span = {"start": min(hours), "end": max(hours) + HOUR}
+    bounds = f"{time} >= {{start:DateTime64(3, 'UTC')}} AND {time} < {{end:DateTime64(3, 'UTC')}}"
+    return f"(environment, model) IN ({named}) AND {render(bounds, span)}"
 
 
 def dead_letter_rows(rejects: Sequence[Reject]) -> pl.DataFrame:

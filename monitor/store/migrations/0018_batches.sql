@@ -1,4 +1,5 @@
 -- What became of each batch as a whole, written when the rest of it is there. Offsets are -1 where it came from no log.
+-- labels: rows of labels that were kept; rejects_id names the lines that were refused.
 CREATE TABLE IF NOT EXISTS batches
 (
     source LowCardinality(String),
@@ -8,6 +9,8 @@ CREATE TABLE IF NOT EXISTS batches
     rejected UInt64,
     predictions UInt64,
     others UInt64,
+    labels UInt64,
+    rejects_id UInt64,
     received DateTime64(3, 'UTC')
 )
 ENGINE = ReplacingMergeTree
