@@ -108,6 +108,8 @@ class Buffer:
         under the same name: ``pending_log`` is the log's identity in it.
     amended
         That batch would not become the same rows again, so what is there of it must be removed first.
+    read_to
+        Up to where was read when it was last looked at, also where that gave no message.
     complete_until
         All that arrived before this is taken in, as far as was known when something was last taken in.
     """
@@ -123,6 +125,7 @@ class Buffer:
     rows: int = 0
     size: int = 0
     since: float = 0.0
+    read_to: int = 0
     _gap: tuple[int, int] | None = None
 
     @property
@@ -135,6 +138,7 @@ class Buffer:
 
         What was read and gave no message (the ends of transactions, for example) needs no taking in.
         """
+        self.read_to = read_to
         if not self.messages and self.pending is None:
             self.position = max(self.position, read_to)
         if self.position >= end:
@@ -164,8 +168,8 @@ class Buffer:
 
     @property
     def is_short(self) -> bool:
-        """Whether a part of the batch that must be formed again is not read yet."""
-        return self.pending is not None and self.following <= self.pending
+        """Whether a part of the batch that must be formed again is not read yet. It may have been compacted away."""
+        return self.pending is not None and max(self.following, self.read_to) <= self.pending
 
     def is_full(self, limits: Limits) -> bool:
         """Whether it holds more than the batch that is being taken in and the next one need."""

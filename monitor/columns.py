@@ -289,6 +289,15 @@ def infer_task(predictions: Sequence[object]) -> str:
     return "regression" if type(first) in (int, float) else "classification"
 
 
+def milliseconds(seconds: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
+    """Epoch seconds as the milliseconds that the store keeps. Minutes and hours are made from these.
+
+    >>> milliseconds([59.9999999, 1.0006]).tolist()
+    [60000, 1000]
+    """
+    return np.floor(np.round(np.asarray(seconds, np.float64) * 1e6) / 1000).astype(np.int64)
+
+
 def lists(offsets: NDArray[np.int64], flat: NDArray[Any] | pl.Series | pa.Array) -> pl.Series:
     """A column of lists: row i holds ``flat[offsets[i]:offsets[i + 1]]``. Polars would build one object a row.
 

@@ -140,7 +140,10 @@ def _feature(value: object) -> object:
 
 
 class Sampling(_Spec):
-    """How many rows are kept, of each kind. Profiles always count everything."""
+    """How many rows are kept, of each kind. Profiles always count everything.
+
+    A prediction whose features are kept is kept, too, so that features can be removed with what they are about.
+    """
 
     predictions: Share = 1.0
     features: Share = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from monitor.config import DeadLetterLimits
@@ -44,7 +44,11 @@ class DeadLetterWatch:
         self.stopped: dict[str, str] = {}
 
     def check(self, source: str, batch: str, rows: Sequence[int], lines: int) -> None:
-        """Count a batch. The same again counts once. Raises TooManyDeadLettersError; nothing of it may be kept then."""
+        """Count a batch. The same again counts once. Raises TooManyDeadLettersError; nothing of it may be kept then.
+
+        rows
+            Which lines were refused, counted from 0. Blank lines count neither here nor in ``lines``.
+        """
         last_batch, before, after = self._tallies.get(source, ("", _Tally(), _Tally()))
         tally, longest = (before if last_batch == batch else after).plus(rows, lines)
         share = tally.refused / max(tally.lines, 1)
@@ -61,3 +65,9 @@ class DeadLetterWatch:
             f"{source} from {batch}: {problem}; nothing more is read there. Mend what writes to it, "
             "or raise sources.kafka.dead_letters and start again"
         )
+
+    def keep_to(self, beginnings: Collection[str]) -> None:
+        """Hear how the names of the logs begin that are read here; the others are stopped at elsewhere, if at all."""
+        self.stopped = {
+            source: problem for source, problem in self.stopped.items() if source.startswith(tuple(beginnings))
+        }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 
-from monitor.ingest import Ingest, Origin
+from monitor.ingest import REPLAYED, Ingest, Origin
 from monitor.store import Store
-
-REPLAYED = "dead_letters/"
 
 
 class DeadLetters:
@@ -28,15 +27,18 @@ class DeadLetters:
         """The latest, with what they held; ``reason`` '' for all."""
         return _texts(self._store.query("dead_letter_lines", reason=reason, limit=limit))
 
-    def replay(self, reason: str, now: datetime) -> dict[str, int]:
+    def replay(self, reason: str, now: datetime, alone: Callable[[], bool]) -> dict[str, int]:
         """Take in those that the rules allow by now. Doing it again changes nothing.
 
         They come in as of when they had arrived first. All of a batch are looked at together, with those that were
-        taken in earlier: a batch's profiles are always made as a whole.
+        taken in earlier: a batch's profiles are always made as a whole. It ends early when ``alone`` says that another
+        process has taken over.
         """
         taken = 0
         letters = self._store.query("dead_letters_to_replay", reason=reason)
         for (source, batch, received), rows in letters.group_by(["source", "batch", "received"], maintain_order=True):
+            if not alone():
+                break
             lines = [b""] * (max(rows["row"]) + 1)
             for row, raw in rows.select("row", "raw").iter_rows():
                 lines[row] = bytes.fromhex(raw)
@@ -47,6 +49,7 @@ class DeadLetters:
             fresh = accepted.filter(pl.col("replayed") == 0)
             if fresh.is_empty():
                 continue
+            self._ingest.note_replay(str(source), str(batch))
             self._ingest.take(lines, origin)
             marks = fresh.select("source", "batch", "row").with_columns(replayed=pl.lit(now))
             self._store.insert("replayed_letters", marks)

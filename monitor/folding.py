@@ -76,6 +76,8 @@ class Span:
         Those that hold.
     generations
         Their sums.
+    known
+        All the hours that have something.
     bases
         The sums that other hours begin with.
     seals
@@ -88,6 +90,7 @@ class Span:
     end: datetime
     hours: Sequence[datetime]
     generations: Sequence[int]
+    known: Sequence[datetime]
     bases: Sequence[int] = ()
     seals: Sequence[int] = ()
     cut: Sequence[datetime] = ()
@@ -107,14 +110,11 @@ class Span:
         }
 
     def _batches(self) -> tuple[datetime, datetime]:
-        """The span without the hours that hold at its beginning and at its end."""
-        start, end = self.start, self.end
-        held = set(self.hours)
-        while start in held:
-            start += HOUR
-        while end - HOUR in held and end > start:
-            end -= HOUR
-        return start, end
+        """From the first to the last hour that has something and does not hold as a whole."""
+        rest = sorted(set(self.known) - set(self.hours))
+        if not rest:
+            return self.start, self.start
+        return max(self.start, rest[0]), min(self.end, rest[-1] + HOUR)
 
 
 def span(store: Store, environment: str, model: str, start: datetime, end: datetime) -> Span:
@@ -123,14 +123,14 @@ def span(store: Store, environment: str, model: str, start: datetime, end: datet
     touched = store.query("profiled_hours", **asked, start=start, end=end)
     whole = _within(touched, start, end)
     held = whole.filter(pl.col("generation") > 0)
-    hours, generations = held["hour"].to_list(), held["generation"].to_list()
+    hours, generations, known = held["hour"].to_list(), held["generation"].to_list(), touched["hour"].to_list()
     if held.height == touched.height:
-        return Span(start, end, hours, generations)
+        return Span(start, end, hours, generations, known)
     others = touched.join(held, on="hour", how="anti")
     sealed = store.query("sealed_hours", **asked, start=start, end=end).join(others, on="hour", how="semi")
     based = _within(sealed, start, end)
     cut = sealed.join(based, on="hour", how="anti")["hour"].to_list()
-    return Span(start, end, hours, generations, based["base"].to_list(), _all(based["seals"]), cut)
+    return Span(start, end, hours, generations, known, based["base"].to_list(), _all(based["seals"]), cut)
 
 
 def fold(store: Store, environment: str, model: str, start: datetime, end: datetime, now: datetime) -> int:

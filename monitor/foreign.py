@@ -16,6 +16,7 @@ import monitor.adapters
 from alerts.kinds import kinds_in
 from monitor.adapters import Adapter, AdapterSettings, FullError, Sender, Translated
 from monitor.decode import Reject
+from monitor.imports import chunk_batch
 from monitor.ingest import Origin, Receipt
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ class Foreign:
         if translated.identity:
             origin = Origin(name, translated.identity, now)
         else:
-            origin = Origin(source or name, key if key and source == FILE else _named(sender, key, body), now)
+            of_file = key and source == FILE
+            batch = chunk_batch(self._service.store, key, body) if of_file else _named(sender, key, body)
+            origin = Origin(source or name, batch, now)
         receipt = self._store(translated, origin)
         adapter.settled(translated)
         return receipt

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import polars as pl
@@ -13,7 +14,8 @@ from monitor.registry import Model
 from monitor.store import Store
 from monitor.store.literals import render
 
-TABLES = ("predictions", "features", "labels")
+TABLES = ("labels", "features", "predictions")
+"""In this order: by the predictions it is known which ones are about somebody, so that what fails can be done again."""
 GONE = (
     "environment = {environment:String} AND model = {model:String} AND hex(SHA256(prediction_id)) IN "
     "(SELECT id_hash FROM forgotten WHERE environment = {environment:String} AND model = {model:String})"
@@ -23,44 +25,72 @@ TRUSTED = "SETTINGS allow_nondeterministic_mutations = 1"
 """Replicas refuse to delete by a question to another table, as they might differ; this one only ever grows."""
 
 
-def forget_predictions(store: Store, model: Model, ids: Sequence[str], now: datetime) -> int:
+class Forgotten:
+    """Which predictions were forgotten, kept at hand: no row of them is written again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._hashes: Mapping[tuple[str, str], set[str]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See what was forgotten, also by other processes."""
+        hashes: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for environment, model, id_hash in self._store.query("forgotten_ids").iter_rows():
+            hashes[environment, model].add(id_hash)
+        self._hashes = dict(hashes)
+
+    def left_out(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows of predictions or labels, without those of forgotten predictions."""
+        if not self._hashes or rows.is_empty():
+            return rows
+        places = rows.select("environment", "model").unique().rows()
+        for environment, model in self._hashes.keys() & set(places):
+            here = (pl.col("environment") == environment) & (pl.col("model") == model)
+            hashes = self._hashes[environment, model]
+            ids = rows.filter(here)["prediction_id"].unique().to_list()
+            gone = [i for i in ids if _hash(i) in hashes]
+            if gone:
+                rows = rows.filter(~(here & pl.col("prediction_id").is_in(gone)))
+        return rows
+
+
+def forget_predictions(store: Store, forgotten: Forgotten, model: Model, ids: Sequence[str], now: datetime) -> int:
     """Remove the rows of predictions, by their ids as they came. Gives of how many there were some."""
-    return _forget(store, model, _as_kept(model, "prediction_id", ids), now)
+    return _forget(store, forgotten, model, _as_kept(model, "prediction_id", ids), now)
 
 
-def forget_entity(store: Store, model: Model, entity_id: str, now: datetime) -> int:
+def forget_entity(store: Store, forgotten: Forgotten, model: Model, entity_id: str, now: datetime) -> int:
     """Remove the rows of all predictions about somebody that are there. Later ones are kept again."""
     (kept,) = _as_kept(model, "entity_id", [entity_id])
     asked = {"environment": model.environment, "model": model.name}
     ids = store.query("ids_of_entity", **asked, entity_id=kept)["prediction_id"].to_list()
-    return _forget(store, model, ids, now)
+    return _forget(store, forgotten, model, ids, now)
 
 
-def remove_forgotten(store: Store, environment: str, model: str) -> int:
-    """Remove the rows of forgotten predictions, and let the auditor know. Gives how many hours of batches had some.
-
-    To be called when a batch was taken in again.
-    """
+def remove_forgotten(store: Store, environment: str, model: str) -> None:
+    """Remove the rows of forgotten predictions, after the auditor was told. Can be done again."""
     place = {"environment": environment, "model": model}
-    counts = store.query("forgotten_rows", **place)
+    hours = store.query("forgotten_rows", **place)
+    store.insert("batch_hours", hours.with_columns(**{name: pl.lit(value) for name, value in place.items()}))
+    store.insert("batches", store.query("forgotten_labels", **place))
     for table in TABLES:
         store.execute(render(f"DELETE FROM {table} WHERE {GONE} {TRUSTED}", place))  # noqa: S608 - our own words
-    unsigned = pl.col("prediction_rows", "feature_rows").cast(pl.UInt64)
-    store.insert("batch_hours", counts.with_columns(unsigned, **{n: pl.lit(v) for n, v in place.items()}))
-    return counts.height
 
 
-def _forget(store: Store, model: Model, ids: Sequence[str], now: datetime) -> int:
-    if not ids:
-        return 0
-    hashes = [hashlib.sha256(i.encode("utf-8", "surrogatepass")).hexdigest().upper() for i in ids]
-    rows = pl.DataFrame({"id_hash": hashes}).with_columns(
+def _forget(store: Store, forgotten: Forgotten, model: Model, ids: Iterable[str], now: datetime) -> int:
+    rows = pl.DataFrame({"id_hash": [_hash(i) for i in ids]}, {"id_hash": pl.String}).with_columns(
         environment=pl.lit(model.environment), model=pl.lit(model.name), forgotten=pl.lit(now)
     )
     store.insert("forgotten", rows)
+    forgotten.refresh()
     known = store.query("known_ids", environment=model.environment, model=model.name)["predictions"][0]
     remove_forgotten(store, model.environment, model.name)
     return int(known)
+
+
+def _hash(prediction_id: str) -> str:
+    return hashlib.sha256(prediction_id.encode("utf-8", "surrogatepass")).hexdigest().upper()
 
 
 def _as_kept(model: Model, field: str, values: Sequence[str]) -> list[str]:

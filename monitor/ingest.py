@@ -5,10 +5,11 @@ Everything written is keyed by where it came from (source, batch, row), so takin
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,14 @@ from monitor.dead_letter_watch import DeadLetterWatch, TooManyDeadLettersError
 from monitor.decode import Decoded, Fields, Reject, decode
 from monitor.fast import LEAST_LINES, models_of, read_clean
 from monitor.folding import count_hours, mark
+from monitor.forgetting import Forgotten
 from monitor.profile import Part, profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.rows import feature_rows, floats, moments, slim_rows, texts
 from monitor.schema import undeclared_keys
 from monitor.store import Store, StoreError
-from monitor.store.literals import literal
+from monitor.store.literals import literal, render
 from monitor.tables import TableLines, all_written, apart, read_tables
 
 BATCH_TABLES = (
@@ -45,6 +47,9 @@ BATCH_TABLES = (
     "health",
     "dead_letters",
 )
+REPLAYED = "dead_letters/"
+"""Stands before the source of a batch in the name of what was taken in of its dead letters later."""
+HOUR = timedelta(hours=1)
 UNEXPECTED = (Exception, pl.exceptions.PanicException)
 """What a fault of ours raises. A panic of Polars is no Exception, and would end the reader of a topic."""
 LEAST_ROWS = 32
@@ -112,6 +117,14 @@ class Ingest:
         self._config = config
         kafka = config.sources.kafka
         self.watch = DeadLetterWatch(kafka.dead_letters if kafka else DeadLetterLimits())
+        self.forgotten = Forgotten(store)
+        self._replayed: set[tuple[str, str]] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See of which batches dead letters were replayed and which predictions were forgotten, also elsewhere."""
+        self.forgotten.refresh()
+        self._replayed = set(self._store.query("replayed_batches").iter_rows())
 
     def take(
         self,
@@ -130,12 +143,43 @@ class Ingest:
         Raises StoreError when the store refuses; nothing is lost then, as the caller can send the same batch again.
         Raises TooManyDeadLettersError for a batch of a log that is taken for broken.
         """
+
+        def watched(read: _Read) -> None:
+            if origin.last is not None:
+                self._watch(read.decoded.rejects, lines, origin)
+            if (origin.source, origin.batch) in self._replayed:
+                self.drop_replay(origin)
+
+        return self._take_with(lines, origin, allowed, refused, watched)
+
+    def retake(self, lines: Sequence[bytes], origin: Origin, *, anew: bool = False) -> Receipt:
+        """Take a batch of a log in again, whatever the dead-letter watch would make of it.
+
+        anew
+            What is there of it is removed before. Its record stays, so that the auditor sees it should the rest fail.
+        """
+
+        def removed(_: _Read) -> None:
+            if anew:
+                self._clear(origin)
+            else:
+                self.drop_replay(origin)
+
+        return self._take_with(lines, origin, frozenset(), (), removed)
+
+    def _take_with(
+        self,
+        lines: Sequence[bytes],
+        origin: Origin,
+        allowed: frozenset[str],
+        refused: Sequence[Reject],
+        before: Callable[[_Read], None],
+    ) -> Receipt:
+        """``before`` is called with what was read, before anything is written."""
         try:
             read = self._read(lines, origin, allowed)
             read.decoded.rejects.extend(refused)
-            if origin.last is not None:
-                told = sorted(row for r in read.decoded.rejects for row in range(r.row, r.row + r.rows))
-                self.watch.check(origin.source, origin.batch, told, len(lines))
+            before(read)
             return self._take(read, origin)
         except (StoreError, LedgerError, ConfigError, TooManyDeadLettersError):
             raise
@@ -147,7 +191,19 @@ class Ingest:
             rows = {reject.row for reject in failing}
             decoded = self._decoded([b"" if n in rows else line for n, line in enumerate(lines)], origin, allowed)
             decoded.rejects.extend((*failing, *refused, *broken))
-            return self._take(_Read(decoded, {}, len(lines)), origin)
+            read = _Read(decoded, {}, len(lines))
+            before(read)
+            return self._take(read, origin)
+
+    def _watch(self, rejects: Sequence[Reject], lines: Sequence[bytes], origin: Origin) -> None:
+        """Have the watch count the lines that are not blank; rows of tables never are."""
+        written, tables = apart(lines)
+        said = np.array([bool(line) and not line.isspace() for line in written], bool)
+        for first, table in tables:
+            said[first : first + len(table)] = True
+        numbers = np.cumsum(said) - 1
+        rows = {row for reject in rejects for row in range(reject.row, reject.row + reject.rows) if said[row]}
+        self.watch.check(origin.source, origin.batch, numbers[sorted(rows)].tolist(), int(said.sum()))
 
     def _read(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> _Read:
         """Clean lines and rows of models that have a layout as columns, all others one by one."""
@@ -212,12 +268,18 @@ class Ingest:
         return self._decoded(lines, origin, frozenset()).rejects
 
     def _decoded(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> Decoded:
-        known = self._config.models.__contains__ if self._config.unknown_models == "reject" else None
-        return decode(lines, origin.arrivals or origin.arrived.timestamp(), known, allowed)
+        def known(name: str) -> bool:
+            # What the sender may not write to is refused for that, whether it is declared or not: it is for ever.
+            return name in self._config.models or bool(allowed and name not in allowed)
+
+        rejecting = self._config.unknown_models == "reject"
+        return decode(lines, origin.arrivals or origin.arrived.timestamp(), known if rejecting else None, allowed)
 
     def _take(self, read: _Read, origin: Origin) -> Receipt:
         decoded = read.decoded
-        self._write("dead_letters", dead_letter_rows(decoded.rejects), origin)
+        rejects_id = _rejects_id(decoded.rejects)
+        letters = dead_letter_rows(decoded.rejects).with_columns(rejects_id=pl.lit(rejects_id, pl.UInt64))
+        self._write("dead_letters", letters, origin)
         placed = []
         for place in {**decoded.predictions, **read.clean}:
             events = decoded.predictions.get(place, [])
@@ -228,12 +290,19 @@ class Ingest:
             others = [prediction_columns(events, model.spec)] if events else []
             placed.append((model, together([*read.clean.get(place, ()), *others])))
         self._write_predictions(placed, origin)
-        self._write_labels(decoded, origin)
+        labels = self._write_labels(decoded, origin)
         self._write("releases", release_rows(decoded.releases), origin)
         self._write("health", health_rows(decoded.health), origin)
         accepted = decoded.accepted + sum(len(columns) for parts in read.clean.values() for columns in parts)
         unprofiled = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
-        counts = {"rejected": len(decoded.rejects), "predictions": accepted - unprofiled, "others": unprofiled}
+        counts = {
+            "rejected": len(decoded.rejects),
+            "predictions": accepted - unprofiled,
+            "others": unprofiled,
+            "labels": labels.height,
+            "labels_from": max(0, int(min((e["at"] for e in decoded.labels), default=0.0))),
+            "rejects_id": rejects_id,
+        }
         self._count(origin, counts, self._clocks(read, origin))  # when all else is there
         return Receipt(accepted, decoded.rejects)
 
@@ -283,12 +352,52 @@ class Ingest:
         health_rows(decoded.health)
 
     def forget(self, origin: Origin) -> None:
-        """Remove everything that is there of a batch."""
-        profiles = self._store.query("batch_profiles", source=origin.source, batch=origin.batch)
-        for table in BATCH_TABLES:
-            where = f"source = {literal(origin.source)} AND batch = {literal(origin.batch)}"
-            self._store.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 - quoted, and tables are ours
-        mark(self._store, profiles)
+        """Remove everything that is there of a batch. What fails midway is finished by doing it again.
+
+        Its record goes first, so that the auditor leaves the rest to whoever takes the batch in.
+        """
+        record = self._store.query("batch_record", source=origin.source, batch=origin.batch)
+        self._delete("batches", origin)
+        self._clear(origin, None if record.is_empty() else record["others"][0])
+
+    def note_replay(self, source: str, batch: str) -> None:
+        """Hear that dead letters of a batch are being replayed."""
+        self._replayed.add((source, batch))
+
+    def _clear(self, origin: Origin, others: int | None = None) -> None:
+        """Remove what is there of a batch but its record. The hours that it counts in are known until the end.
+
+        others
+            How many labels, releases and health checks it has, where that is known: of a batch that was finished.
+        """
+        self.drop_replay(origin)
+        places = self._store.query("batch_places", source=origin.source, batch=origin.batch)
+        marked = places.rename({"hour": "minute"})
+        mark(self._store, marked)
+        for table in ("profile_batches", "undeclared_keys"):
+            self._delete(table, origin, _within(places, "minute"))
+        mark(self._store, marked)
+        # Of a batch that was not finished, there may be rows in hours where nothing is counted.
+        within = "1" if others is None else _within(places, "timestamp")
+        for table in ("predictions", "features"):
+            self._delete(table, origin, within)
+        for table in ("labels", "releases", "health") if others != 0 else ():
+            self._delete(table, origin)
+        self._delete("dead_letters", origin)
+        self._delete("batch_hours", origin, _within(places, "hour"))
+
+    def _delete(self, table: str, origin: Origin, within: str = "1") -> None:
+        where = f"source = {literal(origin.source)} AND batch = {literal(origin.batch)} AND {within}"
+        self._store.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 - quoted, and tables are ours
+
+    def drop_replay(self, origin: Origin) -> None:
+        """Remove what was replayed of a batch's dead letters: now they come with it, or are dead letters again."""
+        replay = Origin(REPLAYED + origin.source, origin.batch, origin.arrived)
+        asked = {"source": origin.source, "batch": origin.batch, "replay": replay.source}
+        if self._store.query("replays_of_batch", **asked)["held"][0]:
+            self.forget(replay)
+            self._delete("replayed_letters", origin)
+        self._replayed.discard((origin.source, origin.batch))
 
     def _take_first_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
         """Of a model whose layout will be made from rows: none may slip in behind it without its cells."""
@@ -301,7 +410,7 @@ class Ingest:
     def _write_predictions(self, parts: Sequence[Part], origin: Origin) -> None:
         if not parts:
             return
-        features, predictions = feature_rows(parts), slim_rows(parts)
+        features, predictions = map(self.forgotten.left_out, (feature_rows(parts), slim_rows(parts)))
         self._write("features", features, origin)
         self._write("predictions", predictions, origin)
         place = (pl.lit(origin.source).alias("source"), pl.lit(origin.batch).alias("batch"))
@@ -313,9 +422,11 @@ class Ingest:
         hours = count_hours(profiles, predictions, features)
         self._store.insert("batch_hours", hours.with_columns(*place))
 
-    def _write_labels(self, decoded: Decoded, origin: Origin) -> None:
+    def _write_labels(self, decoded: Decoded, origin: Origin) -> pl.DataFrame:
         self._redact_labels(decoded)
-        self._write("labels", label_rows(decoded.labels), origin)
+        rows = self.forgotten.left_out(label_rows(decoded.labels))
+        self._write("labels", rows, origin)
+        return rows
 
     def _redact_labels(self, decoded: Decoded) -> None:
         for event in decoded.labels:
@@ -341,6 +452,26 @@ def _guarded(read: Callable[..., PredictionColumns | None], *given: Any) -> Pred
     except UNEXPECTED:
         log.exception("events go one by one, as the columnar reader failed")
         return None
+
+
+def _rejects_id(rejects: Sequence[Reject]) -> int:
+    """Names a set of refused lines; 0 where there are none."""
+    if not rejects:
+        return 0
+    told = "\n".join(sorted(f"{reject.row} {reject.reason}" for reject in rejects))
+    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "big")
+
+
+def _within(places: pl.DataFrame, time: str) -> str:
+    """A condition that keeps a statement to the hours of some models, as the tables are ordered by both."""
+    if places.is_empty():
+        return "0"
+    models = places.select("environment", "model").unique().rows()
+    named = ", ".join(f"({literal(environment)}, {literal(model)})" for environment, model in models)
+    hours: list[datetime] = places["hour"].to_list()
+    span = {"start": min(hours), "end": max(hours) + HOUR}
+    bounds = f"{time} >= {{start:DateTime64(3, 'UTC')}} AND {time} < {{end:DateTime64(3, 'UTC')}}"
+    return f"(environment, model) IN ({named}) AND {render(bounds, span)}"
 
 
 def dead_letter_rows(rejects: Sequence[Reject]) -> pl.DataFrame:

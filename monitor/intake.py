@@ -23,6 +23,7 @@ import structlog
 
 from monitor.batches import Batch, Buffer, Intent, Limits, read_intent
 from monitor.clock import SystemClock
+from monitor.dead_letter_watch import TooManyDeadLettersError
 from monitor.ingest import Origin
 from monitor.metrics import Metrics
 from monitor.sources import Mark, Place, Source, SourceError
@@ -117,6 +118,8 @@ class Intake:
         self._held: dict[Place, deque[tuple[int, float]]] = defaultdict(deque)
         """Of each poll the last offset that is in memory, and when it was."""
         self._work: _Work | None = None
+        self._stopped: dict[Place, float] = {}
+        """The partitions that are stopped at, and when they are tried again."""
 
     def step(self) -> None:
         """Poll once, and do what is due. Raises SourceError; go on with another source then."""
@@ -176,6 +179,7 @@ class Intake:
         self._looked = self._monotonic()
         self._let_go()
         self._buffers.clear()
+        self._stopped.clear()
         self._marked.clear()
         self._metrics.lag.clear()
         self._metrics.lag_seconds.clear()
@@ -238,6 +242,8 @@ class Intake:
     def _begin(self, now: float) -> None:
         """Announce the next batch of a partition, and have it taken in."""
         for place in list(self._buffers):
+            if self._stopped.get(place, now) > now:
+                continue
             batch = self._buffers[place].next_batch(self._limits, now)
             if batch is None:
                 continue
@@ -255,7 +261,7 @@ class Intake:
         return [b for b in self._buffers.values() if not b.messages and now - b.since >= self._limits.seconds]
 
     def _take(self, work: _Work, origin: Origin) -> bool:
-        """Take a batch in, however often that must be tried. False when it is not ours any more.
+        """Take a batch in, however often that must be tried. False when it is not ours any more, or its log is broken.
 
         Nothing is ever skipped: what cannot be taken in holds up its partitions, and says so.
         """
@@ -268,6 +274,9 @@ class Intake:
                 if batch.amended:
                     self._taker.forget_batch(origin)
                 self._taker.take_batch(batch.lines, origin)
+            except TooManyDeadLettersError as error:
+                log.error("stopped at a partition, the others go on", place=str(batch.place), reason=str(error))
+                return False
             except Exception as error:  # noqa: BLE001 - whatever it is, going on would lose the batch
                 self._metrics.retries.inc()
                 reason = f"{type(error).__name__}: {error}"
@@ -287,7 +296,10 @@ class Intake:
         if work.outcome.result():
             self._buffers[work.batch.place].drop(work.batch, now)
             self._release(work.batch)
+            self._stopped.pop(work.batch.place, None)
             self._metrics.batches.inc()
+        elif not work.abandoned.is_set():
+            self._stopped[work.batch.place] = now + LONGEST_PAUSE_SECONDS
 
     def _commit_done(self, buffers: Iterable[Buffer]) -> None:
         """Commit that the last batches of partitions are taken in, where no next one says so."""
@@ -322,7 +334,8 @@ class Intake:
 
     def _hold_back(self) -> None:
         """Read no more of what piles up, in one partition or in all."""
-        all_full = sum(b.size for b in self._buffers.values()) >= MOST_BATCHES_HELD * self._limits.size
+        held = sum(b.size for place, b in self._buffers.items() if place not in self._stopped)
+        all_full = held >= MOST_BATCHES_HELD * self._limits.size
         for place, buffer in self._buffers.items():
             if buffer.is_full(self._limits) or (all_full and not buffer.is_short):
                 self._source.pause(place)

@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from monitor.columns import NONE, PredictionColumns, lists
+from monitor.columns import NONE, PredictionColumns, lists, milliseconds
 from monitor.folding import mark
 from monitor.registry import Model
 from monitor.store import Store
 
+MINUTE_MS = 60_000
 BASE = "base"
 DENSE_CELLS_PER_VALUE = 8
 """Counting into a dense table is faster until it is mostly empty."""
@@ -46,7 +47,7 @@ def profile_rows(parts: Sequence[Part]) -> pl.DataFrame:
         "part": pl.Series(np.repeat(np.arange(len(parts)), [len(c) for c in columns])),
         **{name: pl.concat([c.texts[name] for c in columns]) for name in ("version", "server", "role")},
         "segment": pl.Series([""]).new_from_index(0, len(at)),
-        "minute": pl.Series((at // 60).astype(np.int64) * 60_000),
+        "minute": pl.Series(milliseconds(at) // MINUTE_MS * MINUTE_MS),
         "weight": pl.Series(np.concatenate([c.weight for c in columns])),
         "origin": pl.Series(np.concatenate([c.origin for c in columns])),
     }
@@ -58,6 +59,7 @@ def profile_rows(parts: Sequence[Part]) -> pl.DataFrame:
 
 def write_profiles(store: Store, profiles: pl.DataFrame) -> None:
     """Write profile rows that know their source and batch."""
+    mark(store, profiles)  # should nothing come after the profiles, no sum that lacks them holds
     store.insert("profile_batches", profiles)
     mark(store, profiles)
 

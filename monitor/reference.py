@@ -179,10 +179,11 @@ class References:
         """Keep a layout, after the rows that came before it have got their cells.
 
         Their new profiles take the place of the empty ones. The order matters: once the layout is known, rows come
-        in sampled, and profiles made from those would miss what was not kept.
+        in sampled, and profiles made from those would miss what was not kept. Where rows were forgotten, the empty
+        profiles stay: they count what the rest would not.
         """
         layout = Layout((*layout.features, *_fixed_cells(model.spec, layout)))
-        rows = self._stored(model, ALL_ROWS)
+        rows = self._whole_hours(model, self._stored(model, ALL_ROWS))
         if not rows.is_empty():
             origins = rows.select("source", "batch").unique(maintain_order=True).with_row_index("origin")
             rows = rows.join(origins, on=["source", "batch"], maintain_order="left")
@@ -190,6 +191,14 @@ class References:
             placed = profiles.join(origins.cast({"origin": pl.Int64}), on="origin").drop("origin")
             write_profiles(self._store, placed)
         return self._registry.save_layout(model, layout, now)
+
+    def _whole_hours(self, model: Model, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows of those hours of batches that have one for each event."""
+        place = ["hour", "source", "batch"]
+        counted = self._store.query("batch_events", environment=model.environment, model=model.name)
+        placed = rows.with_columns(hour=pl.col("timestamp").dt.truncate("1h"))
+        kept = placed.group_by(place).len().join(counted, on=place).filter(pl.col("len") == pl.col("events"))
+        return placed.join(kept.select(place), on=place, how="semi", maintain_order="left").drop("hour")
 
     def complete(self, model: Model, start: datetime, end: datetime) -> None:
         """Give the events of a window their cells that a process took in before it knew of the layout.

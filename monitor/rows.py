@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from monitor.columns import PredictionColumns, lists
+from monitor.columns import PredictionColumns, lists, milliseconds
 from monitor.profile import Part
 from monitor.registry import Model
 
@@ -43,13 +43,13 @@ def slim_rows(parts: Sequence[Part]) -> pl.DataFrame:
     more = {n: pl.concat([c.texts[n] for c in columns]) for n in names}
     label = pl.concat([c.label for c in columns]).fill_null("")
     rows = pl.DataFrame({**_both(parts), **more, "label": label})
-    return _sampled(rows, _keep(parts, lambda model: model.spec.sampling.predictions))
+    # A prediction whose features are kept is kept: by it alone is known whom they are about.
+    return _sampled(rows, _keep(parts, lambda model: max(model.spec.sampling.predictions, _features_share(model))))
 
 
 def feature_rows(parts: Sequence[Part]) -> pl.DataFrame:
     """The rows of ``features``, without their place."""
-    # Without a layout the rows are what profiles will be made from, so all are kept.
-    sample = _keep(parts, lambda model: model.spec.sampling.features if model.layout else 1.0)
+    sample = _keep(parts, _features_share)
     keep = sample[0] if sample else None
     rows = _sampled(pl.DataFrame(_both(parts)), sample)
     columns = [c for _, c in parts]
@@ -69,6 +69,11 @@ def feature_rows(parts: Sequence[Part]) -> pl.DataFrame:
         *_extra_lists(extras),
         label.alias("label"),
     )
+
+
+def _features_share(model: Model) -> float:
+    # Without a layout the rows are what profiles will be made from, so all are kept.
+    return model.spec.sampling.features if model.layout else 1.0
 
 
 def _extra_lists(extras: Sequence[dict[str, str] | None]) -> tuple[pl.Series, pl.Series]:
@@ -183,9 +188,7 @@ def _lists(rows: Sequence[Sequence[object]], kind: pl.DataType) -> pl.Series:
 
 def moments(seconds: Sequence[float] | NDArray[np.float64]) -> pl.Series:
     """Epoch seconds as the store's time type."""
-    # Cut, not rounded: a row must not fall into another minute than the one it was counted in.
-    milliseconds = np.floor(np.round(np.asarray(seconds, np.float64) * 1e6) / 1000).astype(np.int64)
-    return pl.Series(milliseconds).cast(pl.Datetime("ms", "UTC"))
+    return pl.Series(milliseconds(seconds)).cast(pl.Datetime("ms", "UTC"))
 
 
 def _both(parts: Sequence[Part]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import io
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,8 +23,7 @@ from alerts.ledger import Claim, Ledger, LedgerError
 from detectors.finding import Finding, Window, worst_first
 from detectors.layout import LayoutError
 from monitor.adapters import Sender
-from monitor.audit import AuditError, Auditor
-from monitor.batches import Batch
+from monitor.audit import KAFKA, AuditError, Auditor, Read
 from monitor.clock import Clock, SystemClock
 from monitor.clocks import read_clocks
 from monitor.config import Config, ConfigError, ModelSpec
@@ -38,6 +37,7 @@ from monitor.foreign import FILE, Foreign
 from monitor.forgetting import forget_entity, forget_predictions
 from monitor.gathering import MOST_LINES, Gathering
 from monitor.health import probe
+from monitor.imports import chunk_batch
 from monitor.ingest import BATCH_TABLES, Ingest, Origin, Receipt
 from monitor.intake import Progress
 from monitor.judge import Judge
@@ -47,7 +47,7 @@ from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
 from monitor.retention import Keeper
 from monitor.secrets import read_secret
-from monitor.sources import Place, SourceError
+from monitor.sources import Message, Place, SourceError
 from monitor.store import StoreError, migrate
 from monitor.store.measured import Measured
 from monitor.store.opening import open_store
@@ -102,9 +102,9 @@ class Service:
             self.vitals = Vitals(self.store, self.metrics)
             self.judge = Judge(self.store, self.references)
             self.late = LateWindows(self.store)
-            read = self._read_log if config.sources.kafka is not None else None
             self.keeper = Keeper(self.store, self.registry, self.references, config)
-            self.auditor = Auditor(self.store, self.registry, self.references, self.ingest, read)
+            logs = self._open_logs if config.sources.kafka is not None else None
+            self.auditor = Auditor(self.store, self.registry, self.references, self.ingest, logs)
             self.desk = Desk(
                 self.ledger,
                 config.policies,
@@ -147,7 +147,8 @@ class Service:
         caller may write to; empty for all. Raises BadTableError for a table that cannot be read.
         """
         whole = b"\x1f".join((caller.encode(), key.encode(), body))
-        batch = key if key and source == FILE else hashlib.sha256(whole).hexdigest()[:32]
+        of_file = key and source == FILE
+        batch = chunk_batch(self.store, key, body) if of_file else hashlib.sha256(whole).hexdigest()[:32]
         return self.take_batch(_lines(body, content_type), Origin(source, batch, self.clock.now()), models)
 
     def take_batch(
@@ -179,6 +180,8 @@ class Service:
     def report_progress(self, progress: Sequence[Progress]) -> None:
         """Hear how far each partition of Kafka is taken in; ``write_progress`` tells the other processes."""
         self._progress = progress
+        self.ingest.watch.keep_to({f"{KAFKA}{p.place}/" for p in progress})
+        self.metrics.stopped_logs.set(len(self.ingest.watch.stopped))
 
     def write_progress(self, now: datetime) -> None:
         """Keep how far Kafka is taken in, for whoever judges."""
@@ -199,7 +202,7 @@ class Service:
         return self.config.intake_revision
 
     def import_chunk(self, chunk: bytes, key: str) -> dict[str, Any]:
-        """Take a chunk of a file in. The key alone names it, so that a file that has grown can be imported again."""
+        """Take a chunk of a file in. Under the same key, one that has grown is the same; see ``chunk_batch``."""
         return self.take(chunk, FILE, key).to_dict()
 
     def import_foreign(self, adapter: str, chunk: bytes, key: str, sender: Mapping[str, str]) -> dict[str, Any]:
@@ -225,12 +228,17 @@ class Service:
         model = self.registry.get(environment, name)
         now = self.clock.now()
         if prediction_id:
-            return {"predictions": forget_predictions(self.store, model, [prediction_id], now)}
-        return {"predictions": forget_entity(self.store, model, entity_id, now)}
+            return {"predictions": forget_predictions(self.store, self.ingest.forgotten, model, [prediction_id], now)}
+        return {"predictions": forget_entity(self.store, self.ingest.forgotten, model, entity_id, now)}
 
     def replay_dead_letters(self, reason: str = "") -> dict[str, int]:
-        """Take in the dead letters that the rules allow by now; ``reason``: only of batches that have such."""
-        return self.dead_letters.replay(reason, self.clock.now())
+        """Take in the dead letters that the rules allow by now; ``reason``: only of batches that have such.
+
+        Raises AuditError while somebody else repairs or replays.
+        """
+        now = self.clock.now()
+        with self._repairing(now) as alone:
+            return self.dead_letters.replay(reason, now, alone)
 
     def dead_letter_groups(self) -> list[dict[str, Any]]:
         """How many dead letters there are by source and reason, and an example."""
@@ -249,10 +257,11 @@ class Service:
         now = self.clock.now()
         until = min(end or now, now)
         since = start or until - DAY
-        with self._alone("", "", "audit", now) if repair else contextlib.nullcontext(enter_result=True) as granted:
-            if not granted:
-                raise AuditError("another process repairs at this moment; try again soon")
-            found = self.auditor.audit(since, until, now, repair=repair)
+        if not repair:
+            found = self.auditor.audit(since, until, now, repair=False)
+        else:
+            with self._repairing(now) as alone:
+                found = self.auditor.audit(since, until, now, repair=True, alone=alone)
         return {"from": since.isoformat(), "to": until.isoformat(), "disagreements": [d.to_dict() for d in found]}
 
     def audit_lately(self, now: datetime) -> None:
@@ -281,23 +290,42 @@ class Service:
         lasts = ((length, self.ledger.last_finished(model.environment, model.name, name)) for length, name in names)
         return min(floor(last or model.since, length) for length, last in lasts)
 
-    def _read_log(self, source: str, first: int, last: int) -> tuple[Sequence[bytes], list[float]]:
-        from monitor.sources.kafka import read_range
+    @contextlib.contextmanager
+    def _repairing(self, now: datetime) -> Iterator[Callable[[], bool]]:
+        """Nobody else repairs or replays while the context lasts; what it gives says so again, and holds on to it.
+
+        Raises AuditError while somebody else does.
+        """
+        claim = Claim("", "", "audit", EPOCH, EPOCH, f"{self._owner}-{uuid.uuid4().hex[:8]}")
+        if not self.ledger.claim(claim, now, LEASE):
+            raise AuditError("another process repairs or replays at this moment; try again soon")
+        try:
+            yield lambda: self.ledger.renew(claim, self.clock.now(), LEASE)
+        finally:
+            self.ledger.release(claim)
+
+    @contextlib.contextmanager
+    def _open_logs(self) -> Iterator[Read]:
+        from monitor.sources.kafka import RangeReader
 
         spec = self.config.sources.kafka
-        _, topic, partition, identity = source.split("/")
         if spec is None:
             raise SourceError("no Kafka is configured here")
-        messages = read_range(spec, Place(topic, int(partition)), identity, first, last)
-        whole = Batch(Place(topic, int(partition)), first, last, messages)
-        return whole.lines, whole.arrivals
+        with RangeReader(spec) as reader:
+
+            def read(source: str, first: int, last: int) -> Iterator[Message]:
+                _, topic, partition, identity = source.split("/")
+                return reader.read(Place(topic, int(partition)), identity, first, last)
+
+            yield read
 
     # Judging
 
     def refresh_models(self, now: datetime) -> None:
-        """See what other processes have learned of the models."""
+        """See what other processes have learned of the models, and which dead letters they have replayed."""
         if self.config.store.clickhouse is not None:
             self.registry.refresh(now)
+            self.ingest.refresh()
 
     def judge_due(self, now: datetime) -> int:
         """Judge every window that has become due, oldest first, each once whoever else is judging; gives how many."""
@@ -630,8 +658,9 @@ class Service:
 def import_file(service: Any, path: Path, chunk_bytes: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Take a file of events in, in chunks that end at line ends, and give the bytes done and the answer for each.
 
-    A chunk is known by its place and by the first lines of the file and of the chunk. So importing the same file
-    again, after an interruption, or after more was appended to it, changes nothing that is already there.
+    A chunk is known by its place, by the first lines of the file and of the chunk, and by what it held before. So
+    importing the same file again, after an interruption, or after more was appended to it, changes nothing that is
+    already there.
     """
     with path.open("rb") as file:
         first_line = file.readline()

@@ -13,7 +13,13 @@ from alerts.action import Action
 from alerts.incidents import Incident
 from alerts.ledger.book import Book
 from alerts.ledger.database import READS_ONLY, migrate, open_database
-from alerts.ledger.evaluations import claim_evaluation, is_finished, last_finished, release_evaluation
+from alerts.ledger.evaluations import (
+    claim_evaluation,
+    is_finished,
+    last_finished,
+    release_evaluation,
+    renew_evaluation,
+)
 from alerts.ledger.records import (
     BadCallbackError,
     Claim,
@@ -91,6 +97,11 @@ class Ledger:
         """Whether a window may be judged until the lease ends; see ``claim_evaluation``. ``Book.finish`` ends it."""
         with self.writing() as book:
             return claim_evaluation(book.connection, claim, now, lease, first)
+
+    def renew(self, claim: Claim, now: datetime, lease: timedelta) -> bool:
+        """Hold on to a claim until another lease ends. False when it was lost meanwhile."""
+        with self.writing() as book:
+            return renew_evaluation(book.connection, claim, now, lease)
 
     def release(self, claim: Claim) -> None:
         """The window could not be judged; see ``release_evaluation``."""

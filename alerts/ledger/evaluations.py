@@ -53,6 +53,13 @@ def is_finished(connection: Connection, claim: Claim) -> bool:
     return bool(connection.scalar(select(done)))
 
 
+def renew_evaluation(connection: Connection, claim: Claim, now: datetime, lease: timedelta) -> bool:
+    """Hold on to a claim until another lease ends. False when it was lost meanwhile."""
+    held = (evaluations.c.owner == claim.owner, evaluations.c.finished_at.is_(None), evaluations.c.lease_until > EPOCH)
+    renewed = update(evaluations).where(*_window(claim), *held).values(lease_until=now + lease)
+    return connection.execute(renewed.returning(evaluations.c.start)).one_or_none() is not None
+
+
 def last_finished(connection: Connection, environment: str, model: str, kind: str) -> datetime | None:
     """The end of the latest window that is judged."""
     done = (*_kind(evaluations, environment, model, kind), evaluations.c.finished_at.is_not(None))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
@@ -262,33 +262,68 @@ def open_kafka(spec: KafkaSource) -> Kafka:
     return Kafka(spec, _password(spec))
 
 
-def read_range(spec: KafkaSource, place: Place, log: str, first: int, last: int) -> list[Message]:
-    """The messages of a range of offsets, both ends included, outside of any group.
+class RangeReader:
+    """Reads ranges of offsets again, outside of any group, all over one connection. Used by one thread."""
 
-    Raises SourceError where it cannot be reached, where the topic is another than the one named ``log``, and where
-    messages of the range have been deleted.
-    """
-    at = _at(place)
-    messages: list[Message] = []
-    with _refused("cannot be read again", spec), _closed_on_failure() as client:
-        settings = {**SETTINGS, **_connection(spec, _password(spec)), "kafka_client": client}
-        consumer = KafkaConsumer(**settings, group_id=None, bootstrap_timeout_ms=COMMIT_SECONDS * 1000)
-        with contextlib.closing(consumer):
+    def __init__(self, spec: KafkaSource) -> None:
+        self._spec = spec
+        self._consumer: Any = None
+        self._unreachable: SourceError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def read(self, place: Place, log: str, first: int, last: int) -> Iterator[Message]:
+        """The messages from one offset to another, both included.
+
+        Raises SourceError where Kafka cannot be reached, where the topic is another than the one named ``log``, and
+        where messages of the range have been deleted.
+        """
+        consumer = self._connected()
+        at = _at(place)
+        with _refused("cannot be read again", self._spec):
             consumer.assign([at])
             begin, end = consumer.beginning_offsets([at])[at], consumer.end_offsets([at])[at]
             known = consumer._cluster.topic_id(place.topic)  # noqa: SLF001 - see ``Kafka``
-            if known is not None and known.int and known.hex[:12] != log:
-                raise SourceError(f"topic {place.topic} was made anew, offsets {first} to {last} are of the one before")
-            if begin > first or end <= last:
-                raise SourceError(f"{place} holds offsets {begin} to {end - 1}, not all from {first} to {last}")
             consumer.seek(at, first)
-            deadline = time.monotonic() + READ_SECONDS
-            while consumer.position(at) <= last:
-                if time.monotonic() > deadline:
-                    raise SourceError(f"{place} did not give offsets {first} to {last} in {READ_SECONDS} s")
-                for records in consumer.poll(timeout_ms=200).values():
-                    messages += [_message(r) for r in records if r.offset <= last]
-    return messages
+        if known is not None and known.int and known.hex[:12] != log:
+            raise SourceError(f"topic {place.topic} was made anew, offsets {first} to {last} are of the one before")
+        if begin > first or end <= last:
+            raise SourceError(f"{place} holds offsets {begin} to {end - 1}, not all from {first} to {last}")
+        deadline = time.monotonic() + READ_SECONDS
+        while self._position(at) <= last:
+            if time.monotonic() > deadline:
+                raise SourceError(f"{place} did not give offsets {first} to {last} in {READ_SECONDS} s")
+            with _refused("cannot be read again", self._spec):
+                polled = consumer.poll(timeout_ms=200)
+            for records in polled.values():
+                yield from (_message(r) for r in records if r.offset <= last)
+                deadline = time.monotonic() + READ_SECONDS
+
+    def _position(self, at: TopicPartition) -> int:
+        with _refused("does not say what was read", self._spec):
+            position: int = self._consumer.position(at)
+        return position
+
+    def _connected(self) -> Any:
+        """The consumer. Where it could not be made once, it is not tried again: each time takes long."""
+        if self._unreachable is not None:
+            raise self._unreachable
+        if self._consumer is None:
+            try:
+                with _refused("cannot be read again", self._spec), _closed_on_failure() as client:
+                    settings = {**SETTINGS, **_connection(self._spec, _password(self._spec)), "kafka_client": client}
+                    self._consumer = KafkaConsumer(
+                        **settings, group_id=None, bootstrap_timeout_ms=COMMIT_SECONDS * 1000
+                    )
+            except SourceError as error:
+                self._unreachable = error
+                raise
+        return self._consumer
 
 
 def _password(spec: KafkaSource) -> str:

@@ -159,3 +159,124 @@ def test_only_logs_are_stopped_at(make_service: ServiceMaker, clock: StillClock)
     assert len(service.take(b"x\n" * 10, "http").rejects) == 10
     with pytest.raises(TooManyDeadLettersError):
         service.take_batch([b"x"] * 10, Origin(LOG, "0", NOON, None, 9))
+
+
+def test_blank_lines_neither_end_a_row_of_refused_lines_nor_count(
+    make_service: ServiceMaker, clock: StillClock
+) -> None:
+    clock.at = NOON
+    limits = {"in_a_row": 500, "share": 0.5}
+    kafka = {"bootstrap_servers": ["127.0.0.1:1"], "topics": ["t"], "dead_letters": limits}
+    service = make_service(sources={"kafka": kafka})
+    with pytest.raises(TooManyDeadLettersError, match="600 lines in a row"):
+        service.take_batch([b"garbage", b"", b" \t"] * 600, Origin(LOG, "0", NOON, None, 1799))
+    good = ndjson([prediction(1, NOON - HOUR)])
+    with pytest.raises(TooManyDeadLettersError, match="67% of the last 450 lines"):
+        service.take_batch([b"garbage", b"", b"garbage", b"", good] * 150, Origin(LOG, "0", NOON, None, 749))
+    assert rows(service) == (0, 0)
+
+
+def test_a_fault_of_ours_in_every_line_stops_the_log_too(
+    make_service: ServiceMaker, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.at = NOON
+    kafka = {"bootstrap_servers": ["127.0.0.1:1"], "topics": ["t"], "dead_letters": {"in_a_row": 20}}
+    service = make_service(models={"m": {}}, sources={"kafka": kafka})
+
+    def broken(_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr("monitor.ingest.profile_rows", broken)
+    lines = [ndjson([prediction(n, NOON - HOUR)]) for n in range(30)]
+    with pytest.raises(TooManyDeadLettersError, match="30 lines in a row"):
+        service.take_batch(lines, Origin(LOG, "0", NOON, None, 29))
+    assert service.status()["rows"]["dead_letters"] == 0
+
+
+def test_a_log_that_is_read_elsewhere_by_now_is_not_stopped_at_here(
+    make_service: ServiceMaker, clock: StillClock
+) -> None:
+    from monitor.intake import Progress
+    from monitor.sources import Place
+
+    clock.at = NOON
+    kafka = {"bootstrap_servers": ["127.0.0.1:1"], "topics": ["t"], "dead_letters": {"in_a_row": 3}}
+    service = make_service(sources={"kafka": kafka})
+    with pytest.raises(TooManyDeadLettersError):
+        service.take_batch([b"x"] * 10, Origin(LOG, "0", NOON, None, 9))
+    service.report_progress([Progress(Place("t", 0), "x", NOON), Progress(Place("t", 10), "x", NOON)])
+    with pytest.raises(TooManyDeadLettersError):
+        service.check()
+    service.report_progress([Progress(Place("t", 10), "x", NOON)])
+    service.check()
+    assert service.metrics.registry.get_sample_value("telltale_stopped_logs") == 0
+
+
+def test_what_a_key_was_not_allowed_to_write_is_never_replayed(make_service: ServiceMaker, clock: StillClock) -> None:
+    clock.at = NOON
+    service = make_service(models={"a": {}, "m": {}}, unknown_models="reject")
+    events = [prediction(n, NOON - HOUR, model="mz"[n % 2]) for n in range(10)]
+    receipt = service.take(ndjson(events), "http", models=frozenset({"a"}))
+    assert {r.reason for r in receipt.rejects} == {"forbidden_model"}
+    service = make_service(models={"a": {}, "m": {}, "z": {}}, unknown_models="reject")
+    assert service.replay_dead_letters() == {"taken": 0, "left": 10}
+
+
+def test_a_batch_that_comes_again_under_other_rules_has_no_letters_to_replay(
+    make_service: ServiceMaker, clock: StillClock
+) -> None:
+    clock.at = NOON
+    body = ndjson([prediction(n, NOON - HOUR) for n in range(20)])
+    make_service(models={"z": {}}, unknown_models="reject").take(body, "http", key="k")
+    service = make_service(models={"m": {}}, unknown_models="reject")
+    assert service.take(body, "http", key="k").accepted == 20
+    assert service.dead_letter_groups() == []
+    assert service.replay_dead_letters() == {"taken": 0, "left": 0}
+    assert rows(service) == (20, 20)
+    assert service.audit(NOON - 3 * HOUR, NOON + HOUR, repair=False)["disagreements"] == []
+
+
+@pytest.mark.parametrize("how", ["sent again", "amended", "taken in again"])
+def test_what_was_replayed_goes_when_its_batch_is_taken_in_again(
+    make_service: ServiceMaker, clock: StillClock, how: str
+) -> None:
+    clock.at = NOON
+    lines = [ndjson([prediction(n, NOON - HOUR, model="m" if n % 2 else "new")]) for n in range(20)]
+    origin = Origin(LOG, "0", NOON, [NOON.timestamp()] * 20, 19)
+    make_service(models={"m": {}}, unknown_models="reject").take_batch(lines, origin)
+    service = make_service(models={"m": {}, "new": {}}, unknown_models="reject")
+    assert service.replay_dead_letters() == {"taken": 10, "left": 0}
+    if how == "sent again":
+        service.take_batch(lines, origin)
+    elif how == "amended":
+        service.forget_batch(origin)
+        assert rows(service) == (0, 0)
+        service.take_batch(lines, origin)
+    else:
+        service.ingest.retake(lines, origin)
+    assert rows(service) == (20, 20)
+    assert service.replay_dead_letters() == {"taken": 0, "left": 0}
+    assert service.audit(NOON - 3 * HOUR, NOON + HOUR, repair=False)["disagreements"] == []
+
+
+def test_a_replay_that_another_process_knew_nothing_of_is_found_and_undone(
+    make_service: ServiceMaker, clock: StillClock
+) -> None:
+    clock.at = NOON
+    body = ndjson([prediction(n, NOON - HOUR, model="m" if n % 2 else "new") for n in range(20)])
+    make_service(models={"m": {}}, unknown_models="reject").take(body, "http", key="k")
+    service = make_service(models={"m": {}, "new": {}}, unknown_models="reject")
+    service.replay_dead_letters()
+    service.ingest._replayed.clear()  # noqa: SLF001 - as it is in a process that has not looked since
+    service.take(body, "http", key="k")
+    assert rows(service)[1] == 30
+    found = service.audit(NOON - 3 * HOUR, NOON + HOUR, repair=True)["disagreements"]
+    assert [(d["what"], d["expected"], d["found"]) for d in found] == [("dead letters taken in twice", 0, 10)]
+    assert rows(service) == (20, 20)
+    assert service.audit(NOON - 3 * HOUR, NOON + HOUR, repair=True)["disagreements"] == []
+    service = make_service(models={"m": {}}, unknown_models="reject")
+    service.forget_batch(Origin("http", found[0]["batch"], NOON))
+    service.take(body, "http", key="k")  # by the old rules again: they are dead letters again
+    service = make_service(models={"m": {}, "new": {}}, unknown_models="reject")
+    assert service.replay_dead_letters() == {"taken": 10, "left": 0}
+    assert rows(service) == (20, 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from broker import Broker
 from given import NOON, ServiceMaker, StillClock, ndjson, prediction
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from monitor.ingest import Origin
 from monitor.service import Service
+from monitor.store import StoreError
 
 HOUR = timedelta(hours=1)
 ROWS = ("predictions", "features", "labels")
@@ -113,3 +115,75 @@ def test_the_command_wants_one_name(service: Service, tmp_path: Path) -> None:
     for wrong in ([], ["--entity", "a", "--prediction-id", "b"]):
         refused = CliRunner().invoke(app, ["forget", "m", *named, *wrong])
         assert refused.exit_code == 2
+
+
+def test_features_are_forgotten_where_fewer_predictions_are_kept(make_service: ServiceMaker, clock: StillClock) -> None:
+    clock.at = NOON
+    service = make_service(models={"m": {"sampling": {"predictions": 0.3, "features": 0.6}}})
+    service.register_reference("m", pl.DataFrame({"x": [1.0, 2.0] * 200, "c": ["a", "b"] * 200}), "train")
+    service.take(ndjson([prediction(n, NOON - HOUR, entity_id="e") for n in range(100)]), "http")
+    kept, features, _ = counts(service, "1")
+    assert 0 < kept == features < 100
+    assert service.forget("m", entity_id="e") == {"predictions": kept}
+    assert counts(service, "1") == [0, 0, 0]
+    assert agrees(service)
+
+
+@pytest.mark.parametrize("table", ["labels", "features", "predictions", "batch_hours", "batches"])
+def test_what_fails_midway_is_finished_the_next_time(
+    service: Service, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    execute, insert = service.store.execute, service.store.insert
+    fails = iter([True])
+
+    def failing_delete(sql: str) -> None:
+        if sql.split()[:3] == ["DELETE", "FROM", table] and next(fails, False):
+            raise StoreError("away")
+        execute(sql)
+
+    def failing_insert(into: str, rows: pl.DataFrame) -> None:
+        insert(into, rows)
+        if into == table and next(fails, False):
+            raise StoreError("killed")
+
+    monkeypatch.setattr(service.store, "execute", failing_delete)
+    monkeypatch.setattr(service.store, "insert", failing_insert)
+    with pytest.raises(StoreError):
+        service.forget("m", entity_id="person-3")
+    assert service.forget("m", entity_id="person-3")["predictions"] > 0
+    assert counts(service, "model = 'm'") == [54, 54, 54]
+    assert agrees(service)
+
+
+def test_what_was_forgotten_does_not_come_back(make_service: ServiceMaker, clock: StillClock) -> None:
+    clock.at = NOON
+    service = make_service(models={"m": {}})
+    lines = [ndjson([prediction(n, NOON - HOUR)]) for n in range(20)]
+    label = {"type": "label", "model": "m", "label": "yes", "timestamp": NOON.timestamp(), "prediction_id": "p7"}
+    origin = Origin("kafka/t/0/x", "0", NOON, None, 19)
+    service.take_batch(lines, origin)
+    service.forget("m", prediction_id="p7")
+    service.take_batch(lines, origin)  # an intent that is replayed
+    service.import_chunk(b"\n".join([*lines, ndjson([label])]), "k")
+    service = make_service(models={"m": {}})
+    service.forget_batch(origin)
+    service.take_batch(lines, origin)
+    assert counts(service, "prediction_id = 'p7'") == [0, 0, 0]
+    assert counts(service, "1") == [38, 38, 0]
+    assert profiled(service) == 40
+    assert agrees(service)
+
+
+def test_a_layout_that_is_made_later_keeps_the_count_of_what_was_forgotten(
+    make_service: ServiceMaker, clock: StillClock
+) -> None:
+    clock.at = NOON
+    service = make_service()
+    service.take(ndjson([prediction(n, NOON - HOUR, entity_id=f"e{n % 10}") for n in range(300)]), "http")
+    service.forget("m", entity_id="e3")
+    service.take(ndjson([prediction(n, NOON - 2 * HOUR) for n in range(300, 400)]), "http")
+    service.register_reference("m", pl.DataFrame({"x": [1.0, 2.0] * 200, "c": ["a", "b"] * 200}), "train")
+    assert profiled(service) == 400
+    placed = "SELECT sum(n) AS n FROM profile_batches FINAL WHERE segment = '' AND layout_id != ''"
+    assert service.store.select(placed)["n"][0] == 100
+    assert agrees(service)

@@ -189,6 +189,22 @@ def test_a_file_that_has_grown_is_imported_without_counting_twice(make_service: 
         )
 
 
+def test_files_that_begin_alike_are_two_files(make_service: ServiceMaker, tmp_path: Path) -> None:
+    service = make_service(models={"m": {"features": FEATURES}})
+    train(service)
+    first = ndjson([prediction(0, NOON)]) + b"\n"
+    files = {}
+    for name, start in (("a", 100), ("b", 200), ("c", 300)):
+        files[name] = tmp_path / name
+        files[name].write_bytes(first + ndjson([prediction(start + i, NOON) for i in range(50)]) + b"\n")
+    for path in (*files.values(), *files.values()):
+        assert sum(answer["accepted"] for _, answer in import_file(service, path, 20_000)) == 51
+    assert (rows(service, "predictions"), profile(service)) == (153, (153, 153))
+    files["b"].write_bytes(files["b"].read_bytes() + ndjson([prediction(900, NOON)]) + b"\n")
+    list(import_file(service, files["b"], 20_000))
+    assert (rows(service, "predictions"), profile(service)) == (154, (154, 154))
+
+
 def test_old_data_over_many_years_can_be_imported(make_service: ServiceMaker) -> None:
     service = make_service()
     assert (

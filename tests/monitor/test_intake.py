@@ -13,6 +13,8 @@ from fake_log import FakeLog, FakeSource, Later, Shelf
 from given import NOON
 
 from monitor.batches import Batch, Buffer, Intent, Limits, read_intent
+from monitor.dead_letter_watch import TooManyDeadLettersError
+from monitor.ingest import Origin
 from monitor.intake import Intake, run_intake
 from monitor.metrics import Metrics
 from monitor.sources import Mark, Message, Place, SourceError
@@ -315,6 +317,43 @@ def test_offsets_without_messages_at_the_end_are_nothing_to_wait_for(monkeypatch
     assert {p.complete_until for p in shelf.progress} == {NOON}
     log.append(PLACE, b"after the mark")
     again.drain(log)
+    assert Counter(shelf.rows.values()) == everything(log)
+
+
+def test_a_batch_whose_last_messages_were_compacted_away_is_taken_in_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = filled(messages=5), Shelf()
+    log.marks[PLACE] = Mark(0, Intent("first", 4, "r1").to_note())
+    log.messages[PLACE].pop()
+    log.silent[PLACE] = 1
+    reader = Reader(log, shelf)
+    reader.drain(log)
+    assert Counter(shelf.rows.values()) == everything(log)
+    assert {p.complete_until for p in shelf.progress} == {NOON}
+
+
+def test_one_broken_partition_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.LONGEST_PAUSE_SECONDS", 0.0)  # it is tried again at once
+    log, shelf = filled(3), Shelf()
+    take, broken = shelf.take_batch, [True]
+
+    def take_batch(lines: Sequence[bytes], origin: Origin) -> None:
+        if "/t/0/" in origin.source and broken[0]:
+            raise TooManyDeadLettersError("no events")
+        take(lines, origin)
+
+    monkeypatch.setattr(shelf, "take_batch", take_batch)
+    reader = Reader(log, shelf)
+    for _ in range(50):
+        reader.step()
+        reader.worker.run()
+    assert Counter(shelf.rows.values()) == Counter(b"%d" % n for n in range(23) if n % 3)
+    assert log.marks[PLACE].offset == 0
+    broken.clear()
+    broken.append(False)
+    reader.drain(log)
     assert Counter(shelf.rows.values()) == everything(log)
 
 

@@ -32,7 +32,7 @@ QUERIES = sorted(
 )
 MODELS = {"models": {"m": {"features": {"x": "numeric", "c": "categorical"}, "segments": {"plan": ["vip"]}}}}
 SOURCE = "http"
-EMPTY = {"unplaced"}
+EMPTY = {"unfinished_batches", "unplaced"}
 """Queries for what went wrong, which finds nothing here."""
 OWN = {"parts"}
 """Queries for how an engine keeps its rows."""
@@ -87,6 +87,10 @@ def fill(service: Service) -> None:
     service.store.insert("forgotten", forgotten.with_columns(id_hash=pl.lit(hashlib.sha256(b"p9").hexdigest().upper())))
     service.store.execute("DELETE FROM dead_letters WHERE source = 'http'")
     service.take(b"{\xff broken", "file", key="odd")
+    label = {"type": "label", "model": "m", "timestamp": NOON.timestamp(), "prediction_id": "p5", "label": "no"}
+    service.take_batch([ndjson([label])], Origin("dead_letters/http", "none", NOON))  # a replay of no letter
+    replayed = pl.DataFrame({"source": ["http"], "batch": ["none"], "replayed": [NOON]})
+    service.store.insert("replayed_letters", replayed.with_columns(row=pl.lit(0, pl.UInt32)))
 
 
 def events() -> list[dict[str, Any]]:
@@ -126,6 +130,11 @@ def parameters(service: Service) -> dict[str, Any]:
         "hours": [int((NOON - n * HOUR).timestamp()) for n in range(4)],
         **span(service.store, "production", "m", NOON - 3 * HOUR, NOON + HOUR).parameters,
         "source": SOURCE,
+        "replay": f"dead_letters/{SOURCE}",
+        "hour": NOON - HOUR,
+        "key": "odd",
+        "first": 0,
+        "last": 9,
         **rows.to_dicts()[0],
     }
 

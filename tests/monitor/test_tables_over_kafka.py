@@ -20,7 +20,7 @@ from monitor.intake import Intake, run_intake
 from monitor.metrics import Metrics
 from monitor.service import Service
 from monitor.sources import Message, Place
-from monitor.sources.kafka import open_kafka, read_range
+from monitor.sources.kafka import RangeReader, open_kafka
 from monitor.tables import TableLines
 
 ARROW = ("content-type", b"application/vnd.apache.arrow.stream")
@@ -76,7 +76,8 @@ def test_tables_and_lines_of_a_topic_are_all_taken_in_once(
     assert [reason for _, _, reason in letters].count("bad_table") == 3
     assert held(service)[:2] == (100, 100)
     identity = str(service.store.select("SELECT any(source) AS s FROM batches")["s"][0]).split("/")[3]
-    again = read_range(spec, Place(topic, 0), identity, 0, 9)
+    with RangeReader(spec) as reader:
+        again = list(reader.read(Place(topic, 0), identity, 0, 9))
     assert [len(m.lines) for m in again[:6]] == [40, 50, 1, 1, 40, 1]
 
 

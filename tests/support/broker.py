@@ -136,6 +136,7 @@ def _settings(folder: Path, port: int, secure_port: int, controller: int) -> str
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(folder / "broker.pem"),
         "log.dirs": str(folder / "logs"),
+        "log.retention.ms": -1,  # messages that are dated long ago would go while they are read
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,
         "transaction.state.log.replication.factor": 1,

@@ -1,4 +1,5 @@
--- What could not be taken in: the raw bytes, why, and where they came from.
+-- What could not be taken in: the raw bytes, why, and where they came from. A letter counts while its batch's record has the
+-- same rejects_id: a batch that is taken in again may refuse other lines than before.
 CREATE TABLE IF NOT EXISTS dead_letters
 (
     source LowCardinality(String),
@@ -7,7 +8,8 @@ CREATE TABLE IF NOT EXISTS dead_letters
     received DateTime64(3, 'UTC'),
     reason LowCardinality(String),
     detail String,
-    raw String
+    raw String,
+    rejects_id UInt64
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(received)

@@ -8,6 +8,6 @@ CREATE TABLE IF NOT EXISTS profile_folds
     marks UInt64,
     folded DateTime64(3, 'UTC')
 )
-ENGINE = ReplacingMergeTree(folded)
+ENGINE = ReplacingMergeTree(marks)
 PARTITION BY toYYYYMM(hour)
 ORDER BY (environment, model, hour)

@@ -8,5 +8,6 @@ SELECT
     argMax(detail, (received, batch, row)) AS example
 FROM dead_letters FINAL
 WHERE (source, batch, row) NOT IN (SELECT source, batch, row FROM replayed_letters)
+    AND (source, batch, rejects_id) IN (SELECT source, batch, rejects_id FROM batches FINAL WHERE rejected > 0)
 GROUP BY source, reason
 ORDER BY lines DESC, source, reason

@@ -1,3 +1,4 @@
-SELECT first, last
+-- What a batch that was finished said of itself.
+SELECT first, last, others
 FROM batches FINAL
 WHERE source = {source:String} AND batch = {batch:String}

@@ -1,0 +1,1 @@
+SELECT DISTINCT environment, model, id_hash FROM forgotten

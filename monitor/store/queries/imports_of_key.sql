@@ -1,0 +1,4 @@
+SELECT number, size, digest
+FROM imports FINAL
+WHERE key = {key:String}
+ORDER BY number

@@ -1,0 +1,1 @@
+SELECT DISTINCT source, batch FROM replayed_letters
