@@ -9,7 +9,8 @@ every value of the declared kind or null. What remains to be proven is proven he
   object goes on behind a ``}`` with a ``{``, so each line holds at least one object, and as many rows as lines is one
   row a line. Lines where a ``null`` might follow a ``}`` are left out.
 - It does not look whether text is UTF-8. That is looked at before.
-- It takes NaN and Infinity. Lines with a number that is not finite are left out.
+- It takes NaN and Infinity in more spellings than others do. Lines that may hold ``-NaN`` and those with an infinite
+  number are left out, and so are those with NaN anywhere but in a numeric feature.
 - It does not tell null from an absent key. They are the same except for three keys (``NEVER_NULL``); lines where one of
   them might be null are left out, and so are lines that may spell a key with escapes.
 
@@ -19,6 +20,7 @@ how fast a line is read, never what it becomes: ``decode.py`` gives the same col
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +71,7 @@ OPTIONAL_TEXTS = ("type", "environment", "model", "role", "status", *SAID)
 NEVER_NULL = ("environment", "role", "status")
 LOOSE_NULLS = (b"}null", b"} null", b"  null", b"\t null", b"\r null", b"\tnull", b"\rnull")
 """Every spelling of a null that follows a ``}`` holds one of these."""
+NEGATIVE_NAN = b"-NaN"
 ESCAPED_LETTERS = (b"\\u006", b"\\u007")
 WANTED = frozenset(
     {*OPTIONAL_TEXTS, *KEYS, "timestamp", "latency_ms", "sampling_fraction", "features", "segments", "prediction"}
@@ -168,6 +171,8 @@ def _plausible(lines: Sequence[bytes]) -> list[int] | None:
 def _marks(joined: bytes) -> list[bytes]:
     """What in these bytes stands in the way of a proof."""
     found = [m for m in ESCAPED_LETTERS if m in joined] if b"\\" in joined else []
+    if NEGATIVE_NAN in joined:
+        found.append(NEGATIVE_NAN)
     if b"null" in joined:
         found += [m for m in LOOSE_NULLS if m in joined]
         for key in (b'"%b"' % name.encode() for name in NEVER_NULL):
@@ -192,8 +197,8 @@ def _shape(lines: Sequence[bytes], spec: ModelSpec) -> dict[str, Kinds] | None:
     events = []
     for line in lines:
         try:
-            event = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            event = orjson.loads(line) if b"NaN" not in line else json.loads(line)
+        except (ValueError, RecursionError):
             continue
         if type(event) is dict:
             events.append(event)
@@ -375,6 +380,7 @@ class Plan:
         score, label = self._answers()
         return [
             self._contract().alias("right"),
+            *self._sum(),
             self._time().alias("at"),
             (1.0 / pl.col("sampling_fraction").fill_null(1.0)).round_sig_figs(WEIGHT_DIGITS).alias("weight"),
             pl.col("status").eq_missing(pl.lit("error")).alias("failed"),
@@ -406,6 +412,10 @@ class Plan:
             at = at / 1e6  # Polars would multiply by a number that is not exactly a millionth
         right = found["right"].to_numpy() & (at <= arrived + FUTURE_LIMIT_SECONDS)
         right &= (at >= EARLIEST_TIMESTAMP) & (at <= LATEST_TIMESTAMP)
+        odd = ~np.isfinite(found["sum"].to_numpy()) if "sum" in found.columns else np.zeros(len(right), bool)
+        if odd.any():
+            infinite = pl.any_horizontal(pl.col(f"feature {n}").is_infinite() for n in self._inputs())
+            right &= ~(odd & found.select(infinite.fill_null(value=False)).to_series().to_numpy())
         if not right.all():
             found, rows, at = found.filter(pl.Series(right)), rows[right], at[right]
         if found.is_empty():
@@ -414,6 +424,10 @@ class Plan:
             outputs = {PREDICTION: _column(found["score"])}
         else:
             outputs = {PREDICTION: _column(found["label"]), SCORE: _column(found["score"])}
+        features = {n: _column(found[f"feature {self._fresh['features'][n]}"]) for n in spec.features}
+        extras: list[dict[str, str] | None] = [None] * len(rows)
+        if odd.any():
+            features |= {n: _without_nans(features[n], n, extras) for n in spec.num_names}
         return PredictionColumns(
             row=rows,
             texts={n: found[f"text {n}"].alias(n) for n in TEXTS},
@@ -422,14 +436,12 @@ class Plan:
             at=at,
             weight=found["weight"].to_numpy(),
             failed=found["failed"].to_numpy(),
-            features={n: _column(found[f"feature {self._fresh['features'][n]}"]) for n in spec.features}
-            | outputs
-            | {LATENCY: _column(found["latency_ms"])},
+            features=features | outputs | {LATENCY: _column(found["latency_ms"])},
             score=found["number"].to_numpy(),
             label=pl.repeat(None, len(rows), dtype=pl.String, eager=True)
             if spec.task == "regression"
             else found["label"],
-            extras=[None] * len(rows),
+            extras=extras,
             undeclared=np.zeros(len(rows), np.int64),
         )
 
@@ -446,7 +458,7 @@ class Plan:
             pl.col("sampling_fraction").fill_null(1.0).is_between(LEAST_FRACTION, 1.0),
             *(self._right_key(n) for n in KEYS),
             *self._exact(),
-            pl.sum_horizontal(self._numbers()).fill_null(0.0).is_finite(),
+            pl.sum_horizontal(self._outputs()).fill_null(0.0).is_finite(),
         )
 
     def _right_key(self, name: str) -> pl.Expr:
@@ -454,16 +466,24 @@ class Plan:
             return (pl.col(name).abs() < LARGEST_EXACT).fill_null(value=False)
         return (pl.col(name) != "").fill_null(value=False)
 
-    def _numbers(self) -> list[pl.Expr]:
-        """All numbers that become a value; the sum of a row is finite only if each of them is."""
+    def _outputs(self) -> list[pl.Expr]:
+        """The numbers beside the features; the sum of a row is finite only if each of them is."""
         found = [pl.col("latency_ms")]
-        for holder in ("features", "prediction"):
-            names = self._fields(holder, pl.Float64)
-            if names:
-                found.append(pl.col(holder).struct.field(names))
-            elif self._schema.get(holder) == pl.Float64:
-                found.append(pl.col(holder))
+        names = self._fields("prediction", pl.Float64)
+        if names:
+            found.append(pl.col("prediction").struct.field(names))
+        elif self._schema.get("prediction") == pl.Float64:
+            found.append(pl.col("prediction"))
         return found
+
+    def _inputs(self) -> list[str]:
+        """The numeric features."""
+        return self._fields("features", pl.Float64, but=self._levels)
+
+    def _sum(self) -> Iterator[pl.Expr]:
+        """Not finite where one of the inputs is not, or where all are huge."""
+        if self._inputs():
+            yield pl.sum_horizontal(pl.col("features").struct.field(self._inputs())).fill_null(0.0).alias("sum")
 
     def _exact(self) -> list[pl.Expr]:
         """Numbers that become texts must be exact."""
@@ -560,6 +580,19 @@ def _fresh_names(schema: pa.Schema, holder: str) -> dict[str, str]:
 
 def _column(values: pl.Series) -> Column:
     return Column(values, NONE, NONE)
+
+
+def _without_nans(column: Column, name: str, extras: list[dict[str, str] | None]) -> Column:
+    """NaN is not finite, and kept aside as what it was."""
+    rows = column.values.is_nan().fill_null(value=False).arg_true().to_numpy().astype(np.int64)
+    if not len(rows):
+        return column
+    for row in rows.tolist():
+        extra = extras[row]
+        if extra is None:
+            extra = extras[row] = {}
+        extra[name] = "NaN"
+    return Column(column.values.fill_nan(None), rows, NONE)
 
 
 def _number_texts(values: pl.Series) -> pl.Series:

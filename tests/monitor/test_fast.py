@@ -184,7 +184,11 @@ def test_any_lines_become_the_same_fast_and_slow(spec: ModelSpec, lines: list[by
 def test_odd_lines_among_good_ones_become_the_same(spec: ModelSpec, odd: dict[int, bytes], in_text: bool) -> None:
     good = line(timestamp="2026-01-01T00:00:00.250Z" if in_text else ARRIVED, prediction=0.5)
     lines = [odd.get(n, good) for n in range(14)]
-    assert held_equal(lines, spec) >= len(lines) - len(odd)
+    read = held_equal(lines, spec)
+    misled = (
+        sum(n < fast.LOOKED_AT for n in odd) > fast.LOOKED_AT / 2
+    )  # the first lines say what the others are read as
+    assert misled or read >= len(lines) - len(odd)
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -257,13 +261,21 @@ def test_all_right_forms_go_the_fast_way(fields: dict[str, Any], spec: ModelSpec
     assert held_equal([line(**fields)] * 3, spec) == 3
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=["plain", "segments", "threshold", "regression"])
+def test_missing_numbers_as_nan_go_the_fast_way(spec: ModelSpec) -> None:
+    given = [features(x=math.nan), features(x=math.nan, y=math.nan), features(x=None), features(x=1e308, y=1e308)]
+    assert held_equal([line(features=f, prediction=0.5) for f in given], spec) == len(given)
+    others = [line(features=features(c=math.nan)), line(latency_ms=math.nan), line(features=features(y=-math.inf))]
+    assert held_equal(others, spec) == 0
+
+
 @pytest.mark.parametrize("prediction", [7, 0.5, {"score": 2}, {"score": 1, "label": "x"}, None])
 def test_answers_of_a_regression_go_the_fast_way(prediction: object) -> None:
     assert held_equal([line(prediction=prediction)] * 3, SPECS[3]) == 3
 
 
 def test_what_differs_costs_only_itself_the_fast_way() -> None:
-    odd = [line(features=features(x=v)) for v in (True, [1], {"a": 1}, "7", math.nan)]
+    odd = [line(features=features(x=v)) for v in (True, [1], {"a": 1}, "7", math.inf)]
     odd += [line(features=features(new=1)), b"{", b'{"type": null}', line(environment=None), line() + b"null"]
     lines = [x for bad in odd for x in (line(), bad, line())]
     assert held_equal(lines, SPECS[0]) == 2 * len(odd)
