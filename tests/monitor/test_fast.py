@@ -187,7 +187,7 @@ def test_odd_lines_among_good_ones_become_the_same(spec: ModelSpec, odd: dict[in
     read = held_equal(lines, spec)
     misled = (
         sum(n < fast.LOOKED_AT for n in odd) > fast.LOOKED_AT / 2
-    )  # the first lines say what the others are read as
+    )  # as which the others are read
     assert misled or read >= len(lines) - len(odd)
 
 
