@@ -27,7 +27,7 @@ class Message:
     """One message: where it stands, when the broker has it from (milliseconds since 1970), and its lines.
 
     size
-        Bytes that its lines have, or would have if they were written.
+        Bytes that its lines take in memory, or would take if they were written.
     """
 
     offset: int

@@ -38,6 +38,8 @@ SETTINGS: Mapping[str, object] = {
     "metrics_enabled": False,
     "client_id": "telltale",
 }
+OBJECT_BYTES = 200
+"""What each line takes beside its bytes."""
 LATEST_MS = 4_102_444_800_000  # the year 2100
 NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 
@@ -236,7 +238,8 @@ def _message(record: Any) -> Message:
         max(record.timestamp, 0), LATEST_MS
     )  # producers may say anything, and a replay must decide the same
     lines = _lines(value, record.headers)
-    return Message(record.offset, arrived_ms, lines, lines.size if isinstance(lines, TableLines) else len(value))
+    size = lines.size if isinstance(lines, TableLines) else len(value) + OBJECT_BYTES * len(lines)
+    return Message(record.offset, arrived_ms, lines, size)
 
 
 def _lines(value: bytes, headers: Sequence[tuple[str, bytes]]) -> Sequence[bytes]:

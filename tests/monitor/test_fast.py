@@ -185,9 +185,7 @@ def test_odd_lines_among_good_ones_become_the_same(spec: ModelSpec, odd: dict[in
     good = line(timestamp="2026-01-01T00:00:00.250Z" if in_text else ARRIVED, prediction=0.5)
     lines = [odd.get(n, good) for n in range(14)]
     read = held_equal(lines, spec)
-    misled = (
-        sum(n < fast.LOOKED_AT for n in odd) > fast.LOOKED_AT / 2
-    )  # as which the others are read
+    misled = sum(n < fast.LOOKED_AT for n in odd) > fast.LOOKED_AT / 2  # as which the others are read
     assert misled or read >= len(lines) - len(odd)
 
 
