@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -13,12 +14,35 @@ from monitor.store import Parameter, Store
 from monitor.store.wrapped import WrappedStore
 
 
+@dataclass
+class _Kept:
+    """What was inserted, in steps: each batch's rows are in the order in which they were inserted.
+
+    at
+        The step behind that of the last rows of the batch that is being inserted.
+    """
+
+    steps: list[tuple[str, list[pl.DataFrame]]] = field(default_factory=list)
+    at: int = 0
+
+    def add(self, table: str, rows: pl.DataFrame) -> None:
+        """Add the rows to the next step of their table, or as a step of their own."""
+        tables = [name for name, _ in self.steps]
+        try:
+            self.at = tables.index(table, self.at)
+        except ValueError:
+            self.steps.insert(self.at, (table, []))
+        self.steps[self.at][1].append(rows)
+        self.at += 1
+
+
 class Together(WrappedStore):
     """A store that can keep what one thread inserts, and write it at once.
 
     kept
-        The tables whose rows may be kept, in the order of which ``last`` is written after all others. Whatever else is
-        done comes after what was kept by then.
+        The tables whose rows may be kept. Whatever else is done comes after what was kept by then.
+    last
+        The table that ends each batch.
     """
 
     def __init__(self, store: Store, kept: Collection[str], last: str) -> None:
@@ -30,17 +54,20 @@ class Together(WrappedStore):
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """Keep what this thread inserts until the end, where it becomes durable. Where it fails, nothing may be."""
-        self._own.rows = defaultdict(list)
+        self._own.kept = _Kept()
         try:
             yield
             self._write()
         finally:
-            del self._own.rows
+            del self._own.kept
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Write the rows, or keep them."""
-        if table in self._kept and hasattr(self._own, "rows"):
-            self._own.rows[table].append(rows)
+        kept: _Kept | None = getattr(self._own, "kept", None)
+        if kept is not None and table in self._kept:
+            kept.add(table, rows)
+            if table == self._last:
+                kept.at = 0
             return
         self._write()
         self._store.insert(table, rows)
@@ -61,11 +88,11 @@ class Together(WrappedStore):
         return self._store.select(sql, **parameters)
 
     def _write(self) -> None:
-        kept: dict[str, list[pl.DataFrame]] = getattr(self._own, "rows", {})
-        for table in sorted(kept, key=self._last.__eq__):  # a table's place is that of its first rows
+        kept: _Kept = getattr(self._own, "kept", _Kept())
+        for table, inserted in kept.steps:
             alike: dict[object, list[pl.DataFrame]] = defaultdict(list)
-            for rows in kept[table]:
+            for rows in inserted:
                 alike[tuple(rows.schema.items())].append(rows)
             for frames in alike.values():
                 self._store.insert(table, pl.concat(frames))
-        kept.clear()
+        kept.steps, kept.at = [], 0

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -211,15 +212,15 @@ def test_kept_rows_are_written_at_the_end_or_before_anything_is_asked(store: Sto
     together.insert("dead_letters", rows(0))
     assert noted.seen == [("dead_letters", 1)]
     with together.at_once():
-        together.insert("batches", rows(1, "batches"))
-        together.insert("dead_letters", rows(1))
-        together.insert("dead_letters", rows(2))
+        for number in (1, 2):
+            together.insert("dead_letters", rows(number))
+            together.insert("batches", rows(number, "batches"))
         other = threading.Thread(target=together.insert, args=("dead_letters", rows(3)))
         other.start()
         other.join()
         assert noted.seen == [("dead_letters", 1)] * 2, "only this thread's are kept"
         assert together.select("SELECT count() AS n FROM dead_letters FINAL")["n"].to_list() == [4]
-        assert noted.seen[2:] == [("dead_letters", 2), ("batches", 1)]
+        assert noted.seen[2:] == [("dead_letters", 2), ("batches", 2)]
         together.insert("dead_letters", rows(4))
         together.insert("dead_letters", rows(5).drop("detail"))
         together.insert("migrations", pl.DataFrame({"number": [999], "name": "x", "applied": NOON}))
@@ -231,3 +232,23 @@ def test_kept_rows_are_written_at_the_end_or_before_anything_is_asked(store: Sto
         raise ZeroDivisionError
     together.insert("dead_letters", rows(8))
     assert together.select("SELECT max(row) AS n, count() AS all FROM dead_letters FINAL").rows() == [(8, 7)]
+
+
+def test_rows_of_each_batch_are_written_in_their_order(store: Store) -> None:
+    """A mark behind profiles says that they are there; written before them it would say so too soon."""
+    noted: Any = Noted(store)
+    noted.store = SimpleNamespace(insert=lambda *_: None)
+    together = Together(noted, ("labels", "profile_marks", "profile_batches", "batches"), "batches")
+    batches = (
+        ("profile_marks", "profile_batches", "profile_marks", "batches"),
+        ("labels", "batches"),
+        ("profile_marks", "profile_batches", "profile_marks", "labels", "batches"),
+    )
+    with together.at_once():
+        for tables in batches:
+            for table in tables:
+                together.insert(table, rows(1))
+    profiled = [(table, count) for table, count in noted.seen if table != "labels"]
+    assert profiled == [("profile_marks", 2), ("profile_batches", 2), ("profile_marks", 2), ("batches", 3)]
+    assert sum(count for table, count in noted.seen if table == "labels") == 2
+    assert noted.seen[-1] == ("batches", 3)
