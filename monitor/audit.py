@@ -21,7 +21,7 @@ import polars as pl
 import structlog
 
 from monitor.batches import Batch, Limits
-from monitor.folding import HOUR, mark, span
+from monitor.folding import HOUR, mark, sealed_hours_of, span
 from monitor.ingest import REPLAYED, UNEXPECTED, Ingest, Origin
 from monitor.reference import References
 from monitor.registry import Model, Registry
@@ -39,6 +39,7 @@ OVERLAP, GAP, SUM, PROFILES = "messages taken in twice", "messages taken in", "s
 KEYS = "undeclared keys"
 REPLAY = "dead letters taken in twice"
 NEVER_FINISHED = " of a batch never finished"
+ONLY_SUM = "not repaired: its batches are not kept any more, only their sum"
 OTHERS_REPAIR = "not repaired: another process repairs at this moment"
 Read = Callable[[str, int, int], Iterator[Message]]
 """The messages of a range of offsets of a batch's source, in order. Raises SourceError."""
@@ -194,9 +195,8 @@ class Auditor:
 
     def _batches(self, look: _Look) -> Iterator[Disagreement]:
         """What is odd at both looks was finished before the second."""
-        letters_since = removed_until(self._store, "", "").get("dead_letters", EPOCH)
         rows_since = max((self._rows_since(model) for model in self._registry.models()), default=EPOCH).timestamp()
-        asked: dict[str, Any] = {**look.within, "letters_since": letters_since}
+        asked: dict[str, Any] = {**look.within, "letters_since": self._letters_since()}
         first, second = (
             {(row["source"], row["batch"]): row for row in rows.iter_rows(named=True)}
             for rows in _twice(lambda: self._store.query("audit_batches", **asked))
@@ -214,7 +214,9 @@ class Auditor:
 
     def _replays(self) -> Iterator[Disagreement]:
         """What was replayed of letters that are none any more: their batch was taken in again by other rules."""
-        for source, batch, events, letters in self._store.query("audit_replays").iter_rows():
+        for source, batch, events, letters in self._store.query(
+            "audit_replays", letters_since=self._letters_since()
+        ).iter_rows():
             yield Disagreement(REPLAY, letters, events, source=source, batch=batch)
 
     def _of_model(self, model: Model, look: _Look) -> Iterator[Disagreement]:
@@ -255,6 +257,9 @@ class Auditor:
                 if expected > held or (expected < held and what != KEYS):
                     told = what if state is State.FINISHED else what + NEVER_FINISHED
                     yield Disagreement(told, expected, held, **place)
+
+    def _letters_since(self) -> datetime:
+        return removed_until(self._store, "", "").get("dead_letters", EPOCH)
 
     def _rows_since(self, model: Model) -> datetime:
         """Up to when rows were removed, as they had been kept for long enough."""
@@ -331,13 +336,15 @@ class Auditor:
             if not self._still(told, look):
                 return ""
             if told.what == SUM:
-                mark(self._store, pl.DataFrame({**_lists(told), "minute": [told.hour]}))
                 if told.hour is not None and self._is_sealed(told.environment, told.model, told.hour):
-                    return "not repaired: its batches are not kept any more, only their sum"
+                    return ONLY_SUM
+                mark(self._store, pl.DataFrame({**_lists(told), "minute": [told.hour]}))
                 return "the hour is added up anew when it is read next"
             if told.what == REPLAY:
                 self._ingest.drop_replay(Origin(told.source.removeprefix(REPLAYED), told.batch, EPOCH))
                 return "what was replayed was removed; what is still refused are dead letters again"
+            if told.what == OVERLAP and not sealed_hours_of(self._store, told.source, told.batch).is_empty():
+                return ONLY_SUM
             if told.what in (GAP, OVERLAP):
                 return self._from_offsets(told, look, left)
             return self._again(told, look, anew=(told.source, told.batch) in surplus)

@@ -42,7 +42,7 @@ class DeadLetters:
             lines = [b""] * (max(rows["row"]) + 1)
             for row, raw in rows.select("row", "raw").iter_rows():
                 lines[row] = bytes.fromhex(raw)
-            origin = Origin(f"{REPLAYED}{source}", str(batch), received)
+            origin = Origin(f"{REPLAYED}{source}", str(batch), received, taken=now)
             for reject in self._ingest.refused(lines, origin):
                 lines[reject.row] = b""
             accepted = rows.filter(pl.col("row").map_elements(lambda row: bool(lines[row]), pl.Boolean))  # noqa: B023 - used at once

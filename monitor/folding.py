@@ -184,6 +184,11 @@ def mark(store: Store, profiles: pl.DataFrame) -> None:
     store.insert("profile_marks", hours.with_columns(marks=pl.lit(1, pl.UInt64)))
 
 
+def sealed_hours_of(store: Store, source: str, batch: str) -> pl.DataFrame:
+    """The hours in whose sealed sums a batch is; from those it cannot be taken out any more."""
+    return store.query("seals_of_batch", source=source, batch=batch)
+
+
 def count_hours(profiles: pl.DataFrame, predictions: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:
     """What a batch has of each hour of each model: events, and the rows of both kinds that are kept of them.
 

@@ -24,7 +24,7 @@ from monitor.config import Config, ConfigError, DeadLetterLimits, ModelSpec
 from monitor.dead_letter_watch import DeadLetterWatch, TooManyDeadLettersError
 from monitor.decode import Decoded, Fields, Reject, decode
 from monitor.fast import LEAST_LINES, models_of, read_clean
-from monitor.folding import count_hours, mark
+from monitor.folding import count_hours, mark, sealed_hours_of
 from monitor.forgetting import Forgotten
 from monitor.profile import Part, profile_rows, write_profiles
 from monitor.reference import References
@@ -67,6 +67,8 @@ class Origin:
         When each line had been, in epoch seconds, where the lines did not come together.
     last
         Its last offset, where it is a range of a log and ``batch`` is the first.
+    taken
+        When it is taken in, where that is long after it arrived.
     """
 
     source: str
@@ -74,10 +76,13 @@ class Origin:
     arrived: datetime
     arrivals: Sequence[float] | None = field(default=None, repr=False)
     last: int | None = None
+    taken: datetime | None = None
 
     @property
-    def first_arrived(self) -> datetime:
-        """When the first of it was received."""
+    def first_sighted(self) -> datetime:
+        """When it was first known of."""
+        if self.taken is not None:
+            return self.taken
         return datetime.fromtimestamp(min(self.arrivals), UTC) if self.arrivals else self.arrived
 
     def arrivals_of(self, lines: int) -> NDArray[np.float64]:
@@ -283,7 +288,7 @@ class Ingest:
         placed = []
         for place in {**decoded.predictions, **read.clean}:
             events = decoded.predictions.get(place, [])
-            model = self._registry.learn(*place, events, origin.first_arrived)
+            model = self._registry.learn(*place, events, origin.first_sighted)
             if model.layout is None:
                 self._take_first_predictions(*place, events, origin)
                 continue
@@ -395,6 +400,10 @@ class Ingest:
         replay = Origin(REPLAYED + origin.source, origin.batch, origin.arrived)
         asked = {"source": origin.source, "batch": origin.batch, "replay": replay.source}
         if self._store.query("replays_of_batch", **asked)["held"][0]:
+            # Where the replay is in a sealed sum, what the batch brings again is counted there.
+            sealed = sealed_hours_of(self._store, replay.source, replay.batch)
+            here = {"source": pl.lit(origin.source), "batch": pl.lit(origin.batch)}
+            self._store.insert("sealed_batches", sealed.with_columns(**here))
             self.forget(replay)
             self._delete("replayed_letters", origin)
         self._replayed.discard((origin.source, origin.batch))
@@ -402,7 +411,7 @@ class Ingest:
     def _take_first_predictions(self, environment: str, name: str, events: Sequence[Fields], origin: Origin) -> None:
         """Of a model whose layout will be made from rows: none may slip in behind it without its cells."""
         with self._references.learning:
-            model = self._registry.learn(environment, name, events, origin.first_arrived)
+            model = self._registry.learn(environment, name, events, origin.first_sighted)
             self._write_predictions([(model, prediction_columns(events, model.spec))], origin)
             if model.layout is None:
                 self._references.after_rows(model, len(events), origin.arrived)

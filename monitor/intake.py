@@ -212,6 +212,14 @@ class Intake:
         amended = first > mark.offset or intent.revision != self._taker.revision
         return Buffer(place, mark.offset, first, intent.end, intent.log, amended)
 
+    def _stop_at(self, place: Place, now: float) -> None:
+        """Keep nothing of a partition in memory while it rests, and read the same again then."""
+        self._stopped[place] = now + LONGEST_PAUSE_SECONDS
+        self._buffers[place] = buffer = self._buffer_at_mark(place)
+        self._held.pop(place, None)
+        self._metrics.unflushed.release(place)
+        self._source.seek(place, buffer.following)
+
     # What is in memory
 
     def _hold(self, place: Place, now: float) -> None:
@@ -299,7 +307,7 @@ class Intake:
             self._stopped.pop(work.batch.place, None)
             self._metrics.batches.inc()
         elif not work.abandoned.is_set():
-            self._stopped[work.batch.place] = now + LONGEST_PAUSE_SECONDS
+            self._stop_at(work.batch.place, now)
 
     def _commit_done(self, buffers: Iterable[Buffer]) -> None:
         """Commit that the last batches of partitions are taken in, where no next one says so."""
@@ -334,10 +342,13 @@ class Intake:
 
     def _hold_back(self) -> None:
         """Read no more of what piles up, in one partition or in all."""
-        held = sum(b.size for place, b in self._buffers.items() if place not in self._stopped)
-        all_full = held >= MOST_BATCHES_HELD * self._limits.size
+        all_full = sum(b.size for b in self._buffers.values()) >= MOST_BATCHES_HELD * self._limits.size
+        now = self._monotonic()
         for place, buffer in self._buffers.items():
-            if buffer.is_full(self._limits) or (all_full and not buffer.is_short):
+            rests = self._stopped.get(place, now) > now
+            if rests:
+                self._read_at[place] = now
+            if rests or buffer.is_full(self._limits) or (all_full and not buffer.is_short):
                 self._source.pause(place)
             else:
                 self._source.resume(place)

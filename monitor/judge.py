@@ -26,7 +26,7 @@ from monitor.registry import Model
 from monitor.schema import schema_findings
 from monitor.silence import silence_findings
 from monitor.store import Store
-from monitor.windows import Traffic, read_traffic, whole_hours
+from monitor.windows import Traffic, is_due, read_traffic, whole_hours
 
 DAY = timedelta(days=1)
 
@@ -48,7 +48,8 @@ class Judge:
         findings.extend(self._health(model, window))
         findings.extend(self._observed(model, window, traffic))
         save_findings(self.store, findings, now)
-        save_judgement(self.store, judgement, model, now)
+        if is_due(model, window):
+            save_judgement(self.store, judgement, model, now)
         return findings
 
     def labels(self, model: Model, window: Window, now: datetime) -> list[Finding]:
@@ -61,7 +62,8 @@ class Judge:
         baseline = self._baseline_version(model, window, traffic)
         findings = list(accuracy_findings(model, window, outcomes, baseline))
         save_findings(self.store, findings, now)
-        save_judgement(self.store, judgement, model, now)
+        if is_due(model, window):
+            save_judgement(self.store, judgement, model, now)
         return findings
 
     def again(self, model: Model, judged: Judgement, now: datetime) -> int | None:

@@ -17,12 +17,14 @@ import polars as pl
 from detectors.finding import Window
 from monitor.registry import Model
 from monitor.store import Store
-from monitor.windows import Traffic
+from monitor.windows import Traffic, floor
 
 Kind = Literal["traffic", "labels"]
 STILL = timedelta(minutes=1)
 """Hours that were written to are left alone for so long before their windows are looked at."""
 LONGEST_WAIT = timedelta(minutes=15)
+HOUR = timedelta(hours=1)
+RESOLUTION = timedelta(milliseconds=1)
 """Hours that are written to all the time are not waited for any longer."""
 
 
@@ -75,8 +77,10 @@ class LateWindows:
             key = (each.judged.window, each.judged.kind)
             known = self._stirred.get(key) or _Stirred(each.marks, now, now)
             stirred[key] = known if known.marks == each.marks else _Stirred(each.marks, known.first_seen, now)
-        self._stirred = stirred
-        return [each for each in late if _is_ripe(stirred[each.judged.window, each.judged.kind], now)]
+        ripe = {key for key, each in stirred.items() if _is_ripe(key[0], each, now)}
+        # What comes after those were looked at has its own time.
+        self._stirred = {key: each for key, each in stirred.items() if key not in ripe}
+        return [each for each in late if (each.judged.window, each.judged.kind) in ripe]
 
 
 def count_marks(store: Store, window: Window) -> int:
@@ -122,7 +126,10 @@ def _late_window(row: dict[str, object]) -> LateWindow:
     return LateWindow(judged, row["marks_now"])  # type: ignore[arg-type]  # the same
 
 
-def _is_ripe(stirred: _Stirred, now: datetime) -> bool:
+def _is_ripe(window: Window, stirred: _Stirred, now: datetime) -> bool:
+    """Not while its last hour goes on: the others' events of that hour are not late."""
+    if now < floor(window.end - RESOLUTION, HOUR) + HOUR:
+        return False
     return now - stirred.changed >= STILL or now - stirred.first_seen >= LONGEST_WAIT
 
 

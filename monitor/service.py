@@ -34,7 +34,7 @@ from monitor.durations import format_duration
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
 from monitor.foreign import FILE, Foreign
-from monitor.forgetting import forget_entity, forget_predictions
+from monitor.forgetting import forget_entity, forget_predictions, remove_forgotten
 from monitor.gathering import MOST_LINES, Gathering
 from monitor.health import probe
 from monitor.imports import chunk_batch
@@ -54,7 +54,7 @@ from monitor.store.opening import open_store
 from monitor.store.together import Together
 from monitor.tables import TableLines, is_table
 from monitor.vitals import Vitals
-from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor
+from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor, is_due
 
 LEASE = timedelta(minutes=10)
 HOUR = timedelta(hours=1)
@@ -277,6 +277,9 @@ class Service:
         self.refresh_models(now)
         with self._alone("", "", "retention", now) as granted:
             removed = self.keeper.run(now, self._seen_until(now), self._judged_until) if granted else {}
+            if granted:  # of forgotten predictions there may be rows that were just being taken in then
+                for place in self.store.query("forgotten_lately", since=now - DAY).iter_rows():
+                    remove_forgotten(self.store, *place)
         gone = {table: rows for table, rows in removed.items() if rows}
         if gone:
             log.info("removed what was kept for long enough", **gone)
@@ -436,8 +439,8 @@ class Service:
         window, kind = late.judged.window, late.judged.kind
         model = self.registry.find(window.environment, window.model)
         length = window.end - window.start
-        if model is None or length not in model.spec.windows or window.start != floor(window.start, length):
-            return False  # somebody asked for it once, or the model is not known here yet
+        if model is None or not is_due(model, window):
+            return False  # it is not judged any more, or the model is not known here yet
         name = _kind_name(kind, length)
         claim = Claim(
             window.environment, window.model, f"{name} at {late.marks}", window.start, window.end, self._owner

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from detectors.finding import Window
 from monitor.folding import HOUR, GoneError, span
 from monitor.registry import Model
 from monitor.store import Store
@@ -47,6 +48,12 @@ def due(since: datetime, length: timedelta, ready: datetime) -> Iterator[tuple[d
     while start + length <= ready:
         yield start, start + length
         start += length
+
+
+def is_due(model: Model, window: Window) -> bool:
+    """Whether a window is one of those that are judged by themselves, rather than one that somebody asked for."""
+    length = window.end - window.start
+    return length in model.spec.windows and window.start == floor(window.start, length)
 
 
 @dataclass(frozen=True)
@@ -158,8 +165,8 @@ def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> 
 
 def _refuse_removed(store: Store, environment: str, model: str, start: datetime, end: datetime) -> None:
     """Raise GoneError where the profiles of a span, or a part of them, were removed."""
-    until = dict(store.query("removed_until", environment=environment, model=model).iter_rows()).get("hours", EPOCH)
-    if start < until:
+    until = dict(store.query("removed_until", environment=environment, model=model).iter_rows()).get("hours")
+    if until is not None and start < until:
         lost = "a part of" if end > until else "all of"
         raise GoneError(
             f"model {model!r}: profiles of before {until:%Y-%m-%dT%H:%MZ} were removed (retention.hours), "

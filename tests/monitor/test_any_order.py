@@ -155,7 +155,7 @@ class World:
         return {"m": (len(there) - new,) * 3, "new": (new,) * 3}
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(todo=steps)
 def test_any_order_of_taking_repairing_and_replaying_gives_what_was_sent(
     open_service: Service, todo: Sequence[tuple[str, int]]

@@ -252,7 +252,7 @@ BATCHES = {"a": [3, 70, 239], "b": [4, 59, 60], "c": [119, 120], "d": [5]}
 deeds = st.lists(st.sampled_from([*BATCHES, "fold", "seal", "remove", "clean"]), min_size=1, max_size=14)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deeds)
 def test_in_whatever_order_sums_are_made_and_batches_removed_each_batch_counts_once(store: Store, done: Any) -> None:
     for table in (
@@ -291,7 +291,7 @@ writes = st.lists(
 steps = st.lists(st.one_of(writes.map(lambda w: ("write", w)), st.just(("fold", []))), min_size=1, max_size=5)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 def test_whatever_the_order_of_writing_and_folding_nothing_is_lost_or_twice(store: Store, steps: Any) -> None:
     for table in ("profile_batches", "profile_hours", "profile_folds", "profile_marks"):

@@ -41,6 +41,7 @@ TYPES: dict[str, tuple[pl.DataType, list[Any]]] = {
     "Nullable(DateTime64(3, 'UTC'))": (MOMENT, [None, NOW]),
     "Array(String)": (pl.List(pl.String), [[], ["a", ""]]),
     "Array(Float64)": (pl.List(pl.Float64), [[1.5, math.nan], []]),
+    "Array(Int64)": (pl.List(pl.Int64), [[-(2**63), 2**63 - 1], []]),
     "Array(UInt32)": (pl.List(pl.UInt32), [[1, 2**32 - 1], []]),
     "Array(UInt64)": (pl.List(pl.UInt64), [[2**64 - 1], []]),
     "Array(DateTime64(3, 'UTC'))": (pl.List(MOMENT), [[NOW], []]),

@@ -67,7 +67,8 @@ def fill(service: Service) -> None:
     service.write_progress(NOON)
     model = service.registry.get("production", "m")
     for measure in (service.judge.traffic, service.judge.labels):
-        measure(model, Window("production", "m", NOON - 2 * HOUR, NOON), NOON)
+        for hours in (2, 1):  # one that somebody asks for, and one that is due
+            measure(model, Window("production", "m", NOON - hours * HOUR, NOON), NOON)
     service.take(ndjson([prediction(500, NOON - HOUR)]), SOURCE)  # late, so this hour does not hold any more
     for first, last in ((0, 0), (5, 9), (8, 8)):  # offsets are lacking between them, or in two of them
         line = ndjson([prediction(600 + first, NOON - 3 * HOUR)])
@@ -82,6 +83,9 @@ def fill(service: Service) -> None:
     service.store.insert("removals", pl.DataFrame(removed))
     sealed = {"environment": ["production"], "model": ["m"], "hour": [NOON - 3 * HOUR], "sealed": [NOON]}
     service.store.insert("profile_seals", pl.DataFrame(sealed).with_columns(generation=pl.lit(7, pl.UInt64)))
+    service.store.execute(
+        "INSERT INTO sealed_batches SELECT DISTINCT environment, model, toDateTime64(0, 3, 'UTC'), 7, source, batch FROM features"
+    )
     service.store.execute("DELETE FROM predictions WHERE prediction_id = 'p3'")
     forgotten = pl.DataFrame({"environment": ["production"], "model": ["m"], "forgotten": [NOON]})
     service.store.insert("forgotten", forgotten.with_columns(id_hash=pl.lit(hashlib.sha256(b"p9").hexdigest().upper())))

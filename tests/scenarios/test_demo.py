@@ -23,7 +23,7 @@ from monitor.demo.world import Plan
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", params=[1, 7, 12])
+@pytest.fixture(scope="module", params=[1, 12])
 def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, list[dict[str, Any]]]:
     """The seed and the time line of a whole demo, run as a person runs it."""
     command = [

@@ -1,5 +1,5 @@
 -- What served in each hour of a span, and from which minute to which: of some generations of whole hours, and of the batches
--- whose minute is in the span and not in those hours.
+-- whose minute is in the span and not in those hours, nor in sums of theirs.
 SELECT
     hour,
     version,
@@ -22,6 +22,14 @@ FROM
     WHERE environment = {environment:String} AND model = {model:String} AND segment = '' AND role = 'live'
         AND minute >= {batches_start:DateTime64(3, 'UTC')} AND minute < {batches_end:DateTime64(3, 'UTC')}
         AND toUnixTimestamp(toStartOfHour(minute)) NOT IN {folded_hours:Array(UInt64)}
+        AND (toUnixTimestamp(toStartOfHour(minute)), source, batch) NOT IN
+        (
+            SELECT toUnixTimestamp(hour), source, batch
+            FROM sealed_batches
+            WHERE environment = {environment:String} AND model = {model:String}
+                AND hour >= {batches_start:DateTime64(3, 'UTC')} AND hour < {batches_end:DateTime64(3, 'UTC')}
+                AND generation IN {seals:Array(UInt64)}
+        )
 )
 GROUP BY hour, version, server
 ORDER BY hour, server, version
