@@ -84,7 +84,8 @@ def fill(service: Service) -> None:
     sealed = {"environment": ["production"], "model": ["m"], "hour": [NOON - 3 * HOUR], "sealed": [NOON]}
     service.store.insert("profile_seals", pl.DataFrame(sealed).with_columns(generation=pl.lit(7, pl.UInt64)))
     service.store.execute(
-        "INSERT INTO sealed_batches SELECT DISTINCT environment, model, toDateTime64(0, 3, 'UTC'), 7, source, batch FROM features"
+        "INSERT INTO sealed_batches "
+        "SELECT DISTINCT environment, model, toDateTime64(0, 3, 'UTC'), 7, source, batch FROM features"
     )
     service.store.execute("DELETE FROM predictions WHERE prediction_id = 'p3'")
     forgotten = pl.DataFrame({"environment": ["production"], "model": ["m"], "forgotten": [NOON]})
