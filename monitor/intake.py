@@ -31,7 +31,7 @@ from monitor.sources import Mark, Place, Source, SourceError
 PROGRESS_SECONDS = 5.0
 STALL_SECONDS = 15.0
 """A partition that has messages and gives none for so long: the client has lost its way, and is made anew."""
-MOST_BATCHES_HELD = 3
+MOST_BATCHES_HELD = 8
 """So many batches' bytes may wait in memory, over all partitions."""
 NOTHING_YET = datetime.fromtimestamp(0, UTC)
 IDLE_POLL_SECONDS = 0.2
