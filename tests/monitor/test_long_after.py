@@ -16,6 +16,7 @@ from given import NOON, ServiceMaker, StillClock, ndjson, prediction
 from monitor.audit import Auditor, Read
 from monitor.batches import Limits
 from monitor.dead_letter_watch import TooManyDeadLettersError
+from monitor.folding import span
 from monitor.ingest import Origin
 from monitor.intake import Intake
 from monitor.metrics import Metrics
@@ -81,6 +82,39 @@ def test_a_file_that_is_imported_again_counts_once_though_its_replay_is_sealed(
     replayed.remove_old(clock.at)
     assert counted(replayed) == (100, 100)
     assert replayed.audit(NOON - HOUR, clock.at, repair=True)["disagreements"] == []
+
+
+def test_what_served_when_is_counted_once_though_its_hour_is_sealed(
+    replayed: Service, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal(replayed, clock, monkeypatch)
+    replayed.take(ndjson(EVENTS), "file", key="log")
+    hours = span(replayed.store, "production", "m", NOON - HOUR, NOON + 2 * HOUR)
+    served = replayed.store.query("served_hours", environment="production", model="m", **hours.parameters)
+    assert served["rows"].sum() == 100
+
+
+def test_rows_of_a_forgotten_prediction_that_were_on_their_way_go_within_the_hour(
+    replayed: Service, clock: StillClock
+) -> None:
+    rows = replayed.store.select("SELECT * FROM predictions FINAL WHERE prediction_id = 'p7'")
+    assert replayed.forget("m", "p7") == {"predictions": 1}
+    replayed.store.insert("predictions", rows)
+    clock.at += HOUR
+    replayed.remove_old(clock.at)
+    left = replayed.store.select("SELECT count() AS n FROM predictions FINAL WHERE prediction_id = 'p7'")
+    assert left["n"].to_list() == [0]
+
+
+def test_short_windows_are_not_late_while_their_hour_goes_on(make_service: ServiceMaker, clock: StillClock) -> None:
+    clock.at = NOON
+    service = make_service(models={"m": {**SPEC, "windows": ["5m"], "monitors": ["errors"]}})
+    for minute in range(58):
+        clock.at = NOON + timedelta(minutes=minute)
+        service.take(ndjson([prediction(minute, clock.at)]), "http")
+        service.judge_due(clock.at)
+        assert service.late.due(clock.at) == []
+    assert service.judge_due(NOON + timedelta(minutes=70)) > 0
 
 
 def test_a_model_whose_letters_are_replayed_is_judged_from_then_on(replayed: Service, clock: StillClock) -> None:

@@ -18,12 +18,13 @@ import pyarrow as pa
 import pytest
 from arrow import stream, table_of
 from given import NOON, ServiceMaker, ndjson, prediction
+from held_rows import by_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitor import arrow_stream
 from monitor.arrow_stream import read_head, read_table
-from monitor.columns import PredictionColumns, prediction_columns
+from monitor.columns import prediction_columns
 from monitor.config import ModelSpec
 from monitor.decode import decode
 from monitor.service import Service
@@ -47,30 +48,6 @@ EVENT: dict[str, Any] = {
     "prediction": {"score": 0.25, "label": "no"},
     "latency_ms": 3.5,
 }
-
-
-def by_row(columns: PredictionColumns | None) -> dict[int, dict[str, Any]]:
-    """What each row holds, in a form that can be compared."""
-    if columns is None:
-        return {}
-    found: dict[str, list[Any]] = {
-        "at": columns.at.tolist(),
-        "weight": columns.weight.tolist(),
-        "failed": columns.failed.tolist(),
-        "score": [None if math.isnan(s) else s for s in columns.score.tolist()],
-        "label": columns.label.to_list(),
-        "extras": columns.extras,
-        "undeclared": columns.undeclared.tolist(),
-    }
-    found |= {f"text {n}": t.to_list() for n, t in columns.texts.items()}
-    found |= {f"segment {n}": t.to_list() for n, t in columns.segments.items()}
-    for name, column in columns.features.items():
-        found[f"feature {name}"] = column.values.to_list()
-        for state in ("not_finite", "wrong_kind"):
-            rows = set(getattr(column, state).tolist())
-            found[f"{state} {name}"] = [row in rows for row in range(len(columns))]
-    held = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
-    return dict(zip(columns.row.tolist(), held, strict=True))
 
 
 def of_lines(lines: Sequence[bytes], spec: ModelSpec) -> tuple[dict[int, dict[str, Any]], list[tuple[Any, ...]]]:
