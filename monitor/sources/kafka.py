@@ -168,8 +168,8 @@ class Kafka:
         coordinator, fetcher = self._consumer._coordinator, self._consumer._fetcher  # noqa: SLF001 - see above
         if coordinator.rejoining:
             coordinator.request_rejoin()
-        if not fetcher._next_partition_records:  # noqa: SLF001
-            fetcher._next_partition_records = None  # noqa: SLF001
+        if not fetcher._next_partition_records:  # noqa: SLF001 - see above
+            fetcher._next_partition_records = None  # noqa: SLF001 - see above
 
     def _topic_id(self, topic: str) -> str:
         known = self._consumer._cluster.topic_id(topic)  # noqa: SLF001 - only there is it kept up to date without asking

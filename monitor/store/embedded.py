@@ -95,7 +95,7 @@ class EmbeddedStore:
         except queue.Empty:
             import chdb
 
-            handle = chdb.connect(self._path)  # type: ignore[no-untyped-call]
+            handle = chdb.connect(self._path)  # type: ignore[no-untyped-call]  # the library has no types
             handle.query("SET output_format_arrow_string_as_string = 0")
         try:
             yield handle

@@ -208,7 +208,7 @@ def test_tls_is_held_against_the_hosts_own_name(tmp_path: Path, monkeypatch: pyt
     context.sni_callback = lambda _socket, name, _context: asked_for.append(name)
     receiver = Receiver()
     receiver.server.socket = context.wrap_socket(receiver.server.socket, server_side=True)
-    receiver.server.handle_error = lambda *_: None  # type: ignore[method-assign] # a refused handshake is expected
+    receiver.server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a refused handshake is expected
     with receiver:
         untrusted = send(request(f"https://hook.example:{receiver.port}/"), at("127.0.0.1"))
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))

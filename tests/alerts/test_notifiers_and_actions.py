@@ -91,7 +91,7 @@ def test_a_webhook_that_makes_no_sense_is_refused(settings: dict[str, Any], said
 
 def test_neither_url_nor_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPS_SECRET", "hunter3")
-    hook = Webhook("webhook", URL, secret_env="OPS_SECRET")  # noqa: S106
+    hook = Webhook("webhook", URL, secret_env="OPS_SECRET")  # noqa: S106 - the name of a variable
     shown = repr(hook) + repr(hook.request("msg_1", b"{}", BEGIN)) + hook.request("msg_1", b"{}", BEGIN).origin
     assert "hunter" not in shown
     assert "OPS_SECRET" in shown
@@ -101,7 +101,7 @@ def test_neither_url_nor_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_secret_is_read_from_its_place_at_every_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "secret"
     of_file = Webhook("webhook", URL, secret_file=str(file))
-    of_environment = Webhook("webhook", URL, secret_env="OPS_SECRET")  # noqa: S106
+    of_environment = Webhook("webhook", URL, secret_env="OPS_SECRET")  # noqa: S106 - the name of a variable
     signatures = set()
     for text in (KEY_TEXT, "just text"):
         file.write_text(text + "\n")

@@ -216,7 +216,7 @@ def test_a_missing_secret_is_a_failed_attempt_that_says_where_it_should_be(
 ) -> None:
     put(ledger, "a")
     with Receiver() as receiver:
-        ops = Webhook("webhook", receiver.url, secret_env="OPS_SECRET", allow_networks=LOOPBACK)  # noqa: S106
+        ops = Webhook("webhook", receiver.url, secret_env="OPS_SECRET", allow_networks=LOOPBACK)  # noqa: S106 - the name of a variable
         post = Post(ledger, {"ops": ops}, send)
         assert post.deliver(BEGIN) == 0
         assert "OPS_SECRET" in row(ledger, "a")["error"]

@@ -193,7 +193,7 @@ def test_a_thread_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None
     whole = shipping.Shipper._turned  # noqa: SLF001 - nothing from outside ends the thread
     monkeypatch.setattr(shipping.Shipper, "_turned", turn)
     logger.predict()
-    wait_until(lambda: logger._shipper and logger._shipper._thread is None, "the end of the thread", 10)  # noqa: SLF001
+    wait_until(lambda: logger._shipper and logger._shipper._thread is None, "the end of the thread", 10)  # noqa: SLF001 - it is told nowhere else
     logger.predict()
     assert logger.flush()
     assert logger.stats().delivered == 2

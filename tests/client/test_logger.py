@@ -242,7 +242,7 @@ def test_drops_of_the_last_moment_are_reported_when_the_logger_closes() -> None:
     logger = Logger("m", "1", server="pod-1", transport=transport, capacity=1)
     transport.open.clear()
     logger.predict(prediction_id="under way")
-    wait_until(lambda: logger._shipper and not logger._shipper._queue, "the first to be taken", 10)  # noqa: SLF001
+    wait_until(lambda: logger._shipper and not logger._shipper._queue, "the first to be taken", 10)  # noqa: SLF001 - it is told nowhere else
     for _ in range(3):
         logger.predict()
     transport.open.set()

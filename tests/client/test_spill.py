@@ -61,7 +61,7 @@ def test_while_nobody_answers_the_disk_takes_more_than_memory_holds(
     for round_number in range(10):
         for n in range(15):
             logger.predict({"x": float(n)}, "yes")
-        wait_until(lambda: len(logger._shipper._queue) < 5 if logger._shipper else False, f"round {round_number}", 20)  # noqa: SLF001
+        wait_until(lambda: len(logger._shipper._queue) < 5 if logger._shipper else False, f"round {round_number}", 20)  # noqa: SLF001 - it is told nowhere else
     assert logger.stats().dropped == 0
     with gateway_to(telltale.url, port):
         wait_until(lambda: logger.stats().delivered == 150, "all to arrive", 20)

@@ -146,7 +146,7 @@ def test_offsets_that_were_taken_in_twice_are_found(service: Service) -> None:
 
 
 def test_two_do_not_repair_at_the_same_time(service: Service) -> None:
-    with service._repairing(NOON), pytest.raises(AuditError, match="another process repairs"):  # noqa: SLF001
+    with service._repairing(NOON), pytest.raises(AuditError, match="another process repairs"):  # noqa: SLF001 - what another process would hold
         service.audit(repair=True)
     assert service.audit(repair=False)["disagreements"] == []
 

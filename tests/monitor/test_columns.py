@@ -124,7 +124,7 @@ def test_profile_of_a_concatenation_is_the_sum_of_the_profiles() -> None:
     rng = np.random.default_rng(5)
     events = [
         event(
-            x=rng.choice([1, 2, 3, None]),  # type: ignore[arg-type]
+            x=rng.choice([1, 2, 3, None]),  # type: ignore[arg-type]  # of objects as well
             c=str(rng.choice(["a", "b", "q"])),
             version=str(rng.integers(2)),
             at=float(rng.integers(300)),

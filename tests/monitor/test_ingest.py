@@ -249,7 +249,7 @@ def test_an_array_keeps_what_its_elements_were(make_service: ServiceMaker) -> No
 def test_a_row_is_counted_in_the_minute_it_is_kept_in(make_service: ServiceMaker) -> None:
     service = make_service(models={"m": {"features": FEATURES}})
     late = NOON + timedelta(seconds=59, microseconds=999_700)
-    service.clock.at = NOON + DAY  # type: ignore[attr-defined]
+    service.clock.at = NOON + DAY  # type: ignore[attr-defined]  # the tests give it a clock that can be set
     service.take(ndjson([prediction(i, late) for i in range(3)]), "http")
     train(service)
     assert profile(service) == (3, 3)

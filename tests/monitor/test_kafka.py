@@ -259,8 +259,8 @@ def test_a_rebalance_that_takes_longer_than_a_poll_is_finished(broker: Broker, m
     topic, shelf = broker.topic(partitions=1), Safe()
     broker.produce(topic, numbered(0, 100))
     source = Kafka(spec(broker, topic))
-    coordinator = source._consumer._coordinator  # noqa: SLF001
-    assign = coordinator._perform_assignment  # noqa: SLF001
+    coordinator = source._consumer._coordinator  # noqa: SLF001 - the fault is in there
+    assign = coordinator._perform_assignment  # noqa: SLF001 - the fault is in there
 
     def slowly(*arguments: Any) -> Any:
         assigned = assign(*arguments)

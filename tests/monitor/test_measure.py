@@ -30,7 +30,7 @@ def serve(service: Service, server: str, version: str, rows: int, shift: float =
         )
         for i in range(rows)
     ]
-    service.clock.at = NOON + 2 * HOUR  # type: ignore[attr-defined]
+    service.clock.at = NOON + 2 * HOUR  # type: ignore[attr-defined]  # the tests give it a clock that can be set
     service.take(ndjson(events), "http")
 
 

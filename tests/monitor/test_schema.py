@@ -46,7 +46,7 @@ def serve(
 
 
 def judged(service: Service, hour: int) -> list[Finding]:
-    service.clock.at = START + (hour + 2) * HOUR  # type: ignore[attr-defined]
+    service.clock.at = START + (hour + 2) * HOUR  # type: ignore[attr-defined]  # the tests give it a clock that can be set
     model = service.registry.get("production", "m")
     window = Window("production", "m", START + hour * HOUR, START + (hour + 1) * HOUR)
     return [f for f in service.judge.traffic(model, window, service.clock.now()) if f.detector == "schema"]

@@ -47,7 +47,7 @@ def traffic(service: Service, hours: int) -> None:
                     "timestamp": at.timestamp() + 3600,
                 }
             )
-    service.clock.at = NOON + hours * HOUR  # type: ignore[attr-defined]
+    service.clock.at = NOON + hours * HOUR  # type: ignore[attr-defined]  # the tests give it a clock that can be set
     service.take(ndjson(events), "http")
 
 
