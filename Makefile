@@ -1,5 +1,5 @@
 # Everything lives in this folder: the environment in .venv/, what the demo writes in .demo/.
-.PHONY: demo test lint bench chaos chaos-mutants report-extra clean help
+.PHONY: demo test lint bench bench-quality chaos chaos-mutants report-extra clean help
 
 PYTHON ?= python3
 RUN := .venv/bin
@@ -24,6 +24,9 @@ lint: .venv/dev.stamp  ## ruff, mypy strict, import contracts
 
 bench: .venv/dev.stamp  ## speed and memory, a table on standard output
 	@$(RUN)/python -m benchmarks.run $(ARGS)
+
+bench-quality: .venv/dev.stamp  ## false alarms, power and delay on fixed seeds; a table on standard output
+	@$(RUN)/python -m benchmarks.quality.run $(ARGS)
 
 chaos: .venv/dev.stamp  ## kill everything for some minutes, then count every event; a table on standard output
 	@PYTHONPATH=. $(RUN)/python tests/support/chaos.py $(ARGS)
