@@ -72,6 +72,7 @@ NEVER_NULL = ("environment", "role", "status")
 LOOSE_NULLS = (b"}null", b"} null", b"  null", b"\t null", b"\r null", b"\tnull", b"\rnull")
 """Every spelling of a null that follows a ``}`` holds one of these."""
 NEGATIVE_NAN = b"-NaN"
+BREAK, OPENED, CLOSED = b"\n{}"
 ESCAPED_LETTERS = (b"\\u006", b"\\u007")
 WANTED = frozenset(
     {*OPTIONAL_TEXTS, *KEYS, "timestamp", "latency_ms", "sampling_fraction", "features", "segments", "prediction"}
@@ -142,15 +143,17 @@ def read_clean(
 def _plausible(lines: Sequence[bytes]) -> list[int] | None:
     """The numbers of the lines that may be given to Arrow; None for all of them."""
     joined = b"\n".join(lines)
-    breaks = len(lines) - 1
     marks = _marks(joined)
     is_text = _is_text(joined)
-    in_one_line = joined.count(b"\n") == breaks
+    letters = np.frombuffer(joined, np.uint8)
+    breaks = np.flatnonzero(letters == BREAK)
+    in_one_line = len(breaks) == len(lines) - 1
     if (
-        joined.count(b"}\n{") == breaks
-        and in_one_line
+        in_one_line
         and joined.startswith(b"{")
         and joined.endswith(b"}")
+        and (letters[breaks - 1] == CLOSED).all()
+        and (letters[breaks + 1] == OPENED).all()
         and max(map(len, lines)) <= LONGEST_LINE
         and not marks
         and is_text
@@ -171,7 +174,7 @@ def _plausible(lines: Sequence[bytes]) -> list[int] | None:
 def _marks(joined: bytes) -> list[bytes]:
     """What in these bytes stands in the way of a proof."""
     found = [m for m in ESCAPED_LETTERS if m in joined] if b"\\" in joined else []
-    if NEGATIVE_NAN in joined:
+    if b"N" in joined and NEGATIVE_NAN in joined:  # one letter is looked for ten times as fast
         found.append(NEGATIVE_NAN)
     if b"null" in joined:
         found += [m for m in LOOSE_NULLS if m in joined]
