@@ -71,18 +71,21 @@ def failure(what: str, reason: str) -> str:
 
 
 def migrate(store: Store) -> list[str]:
-    """Apply what has not been applied yet, and give the names of it. Running it again does nothing."""
+    """Apply what has not been applied yet, and give the names of it. Running it again does nothing.
+
+    What was applied is written down at the end, as each write costs as much as the statement: every statement may run
+    again without harm.
+    """
     store.execute(
         "CREATE TABLE IF NOT EXISTS migrations (number UInt32, name String, applied DateTime64(3, 'UTC')) "
         "ENGINE = ReplacingMergeTree ORDER BY number"
     )
     done = set(store.select("SELECT number FROM migrations FINAL")["number"].to_list())
-    applied = []
-    for number, name, statement in migrations():
-        if number in done:
-            continue
+    missing = [migration for migration in migrations() if migration[0] not in done]
+    for _, _, statement in missing:
         store.execute(statement)
-        row = {"number": [number], "name": [name], "applied": [datetime.now(UTC)]}
-        store.insert("migrations", pl.DataFrame(row, schema_overrides={"number": pl.UInt32}))
-        applied.append(f"{number:04} {name}")
-    return applied
+    if missing:
+        numbers, names, _ = zip(*missing, strict=True)
+        rows = {"number": pl.Series(numbers, dtype=pl.UInt32), "name": names, "applied": datetime.now(UTC)}
+        store.insert("migrations", pl.DataFrame(rows))
+    return [f"{number:04} {name}" for number, name, _ in missing]
