@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.layout import FeatureCells
-from detectors.tails import chi_square_p, hypergeometric_p, sum_p
+from detectors.tails import chi_square_log_p, hypergeometric_log_p, one_sided_z, sum_z, two_sided_p, two_sided_z
 
 Floats = NDArray[np.float64]
 
 SMALLEST_EXPECTED = 5.0
 """Rows that both sides must be expected to have in a cell before it is judged by an approximation."""
+SMALLEST_COUNT = 1e-9
+"""Weighted rows in a cell that are none."""
 SMALLEST_RESIDUAL = 1e-6
 """Share of the variance of the squared ranks that must be left beside the ranks, for scale to be a score of its own."""
 
@@ -33,6 +35,10 @@ class Score:
 
     component
         One of EXPLANATION_ORDER.
+    z
+        The p-value as a normal score, finite however small p is. shape has one side: -2 is "closer than chance
+        gives". All others have two: the size belongs to p, the sign is that of the change (scale: beside a location
+        that may have changed too, so the effect's can be another where it is small).
     effect
         Size with sign. missing, unusable, unseen, level: difference of shares. location: AUC - 1/2, which is the
         difference of mean pooled ranks. scale: the same for twice the rank's distance from the middle. shape: the
@@ -41,6 +47,7 @@ class Score:
 
     component: str
     p_value: float
+    z: float
     effect: float
 
 
@@ -90,12 +97,16 @@ def _left_out(cells: FeatureCells, r: Floats) -> float:
 def _share_score(component: str, hits: float, baseline_hits: float, n: float, m: float) -> Iterator[Score]:
     pooled = hits + baseline_hits
     if 0 < pooled < n + m:
-        p = hypergeometric_p(np.array([hits]), np.array([pooled]), n, m)
-        yield Score(component, float(p[0]), hits / n - baseline_hits / m)
+        log_p = hypergeometric_log_p(np.array([hits]), np.array([pooled]), n, m)
+        yield _from_tail(component, float(log_p[0]), hits / n - baseline_hits / m)
+
+
+def _from_tail(component: str, log_p: float, effect: float) -> Score:
+    return Score(component, math.exp(log_p), math.copysign(two_sided_z(log_p), effect), effect)
 
 
 def _ordered_scores(r: Floats, c: Floats) -> Iterator[Score]:
-    used = c + r > 0
+    used = c + r > SMALLEST_COUNT
     c, r = c[used], r[used]
     n, m = float(c.sum()), float(r.sum())
     if n == 0 or m == 0 or len(c) < 2:
@@ -106,11 +117,11 @@ def _ordered_scores(r: Floats, c: Floats) -> Iterator[Score]:
     location = u / math.sqrt(float(w @ (u * u)))
     location_effect = float(difference @ u)
     if len(c) > 2 and _approximable(w, location, n, m):
-        yield Score("location", _sum_p(w, location, c, n, m), location_effect)
+        yield _from_sum("location", w, location, c, n, m, location_effect)
     else:
         rest = np.arange(len(w)) != int(w.argmax())
-        p = hypergeometric_p(np.array([c[rest].sum()]), np.array([(c + r)[rest].sum()]), n, m)
-        yield Score("location", float(p[0]), location_effect)
+        log_p = hypergeometric_log_p(np.array([c[rest].sum()]), np.array([(c + r)[rest].sum()]), n, m)
+        yield _from_tail("location", float(log_p[0]), location_effect)
     if len(c) < 3:
         return
     squares = u * u - float(w @ (u * u))
@@ -120,7 +131,7 @@ def _ordered_scores(r: Floats, c: Floats) -> Iterator[Score]:
         return
     scale = residual / math.sqrt(variance)
     if _approximable(w, scale, n, m):
-        yield Score("scale", _sum_p(w, scale, c, n, m), 2 * float(difference @ np.abs(u)))
+        yield _from_sum("scale", w, scale, c, n, m, 2 * float(difference @ np.abs(u)))
 
 
 def _approximable(w: Floats, score: Floats, n: float, m: float) -> bool:
@@ -128,8 +139,9 @@ def _approximable(w: Floats, score: Floats, n: float, m: float) -> bool:
     return float(w @ score**4) * SMALLEST_EXPECTED <= min(n, m)
 
 
-def _sum_p(w: Floats, score: Floats, c: Floats, n: float, m: float) -> float:
-    return sum_p(float(c @ score), float(w @ score**3), n, m)
+def _from_sum(component: str, w: Floats, score: Floats, c: Floats, n: float, m: float, effect: float) -> Score:
+    z = sum_z(float(c @ score), float(w @ score**3), n, m)
+    return Score(component, two_sided_p(z), z, effect)
 
 
 def _level_scores(cells: FeatureCells, r: Floats, c: Floats) -> Iterator[Score]:
@@ -139,11 +151,11 @@ def _level_scores(cells: FeatureCells, r: Floats, c: Floats) -> Iterator[Score]:
     levels = np.flatnonzero(pooled[: len(cells.levels) + 1])
     if occupied < 2 or len(levels) < 2:
         return
-    p = hypergeometric_p(c[levels], pooled[levels], n, m)
-    worst = int(p.argmin())
+    log_p = hypergeometric_log_p(c[levels], pooled[levels], n, m)
+    worst = int(log_p.argmin())
     tests = 1 if occupied == 2 else len(levels)
     effect = float(c[levels[worst]] / n - r[levels[worst]] / m)
-    yield Score("level", min(1.0, tests * float(p[worst])), effect)
+    yield _from_tail("level", min(0.0, math.log(tests) + float(log_p[worst])), effect)
 
 
 def _shape_scores(r: Floats, c: Floats) -> Iterator[Score]:
@@ -155,7 +167,8 @@ def _shape_scores(r: Floats, c: Floats) -> Iterator[Score]:
     statistic = float(((c - expected) ** 2 / expected).sum()) * (n + m - 1) / m
     degrees = len(c) - 1
     above_chance = max(0.0, statistic - degrees) * (1 / n + 1 / m) / (8 * math.log(2))
-    yield Score("shape", chi_square_p(statistic, degrees), math.sqrt(min(1.0, above_chance)))
+    log_p = chi_square_log_p(statistic, degrees)
+    yield Score("shape", math.exp(log_p), one_sided_z(log_p), math.sqrt(min(1.0, above_chance)))
 
 
 def _pool_small(c: Floats, pooled: Floats, smallest: float) -> tuple[Floats, Floats]:
