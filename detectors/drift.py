@@ -59,8 +59,7 @@ def compare_feature(
 ) -> Comparison:
     """Compares one feature's counts.
 
-    ``p_value`` is that of "both sides are random rows of one population": ``cauchy_p`` of those of the feature's
-    scores. It holds for independent rows: in a window with a season or autocorrelation it is too small. It says
+    ``p_value`` is that of "both sides are random rows of one population": ``combined_p`` of the feature's scores. It holds for independent rows: in a window with a season or autocorrelation it is too small. It says
     nothing about joint changes of several features. ``value`` is the Jensen-Shannon distance to base 2 over all cells.
 
     ``effects``: ``psi``, ``jensen_shannon``, ``missing_difference`` (share, current minus baseline), for ordered
@@ -97,12 +96,17 @@ def _compared(case: Case, scores: list[Score]) -> Comparison:
         Status.MEASURED,
         *_rows(case),
         value=effects["jensen_shannon"],
-        p_value=cauchy_p([s.p_value for s in scores]) if scores else 1.0,
+        p_value=combined_p(scores),
         component=component,
         severity=severity,
         effects=effects,
         contributions=_contributions(*case),
     )
+
+
+def combined_p(scores: Sequence[Score]) -> float:
+    """The p-value of a feature from those of its scores; 1 for one without scores, which is a constant."""
+    return cauchy_p([s.p_value for s in scores]) if scores else 1.0
 
 
 def _not_judged(case: Case, minimum_rows: int) -> Comparison:

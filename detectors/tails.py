@@ -15,8 +15,8 @@ from scipy.special import gammainc, gammaincc, gammaln, log_ndtr, ndtri_exp
 Floats = NDArray[np.float64]
 Numbers = Floats | float
 
-LARGEST_EXACT_VARIANCE = 400.0
-"""Above it (20 rows of standard deviation) the tail has the exact skewness; below, every term is summed."""
+LARGEST_EXACT_VARIANCE = 150.0
+"""Above it (12 rows of standard deviation) the tail has the exact skewness; below, every term is summed."""
 SAME = 1e-6
 """Relative difference of probabilities that is rounding."""
 LEAST_CERTAIN = -1e-16
@@ -45,13 +45,13 @@ def hypergeometric_log_p(hits: Floats, pooled_hits: Floats, n: Numbers, m: Numbe
     x = np.rint(hits)
     k = x + np.rint(pooled_hits - hits)
     n, m = np.broadcast_to(np.rint(n), x.shape), np.broadcast_to(np.rint(m), x.shape)
-    total = n + m
+    total = np.maximum(n + m, 1)
     mean = n * k / total
     variance = mean * (m / total) * (total - k) / np.maximum(total - 1, 1)
     log_p = np.zeros(len(x))
     large = variance > LARGEST_EXACT_VARIANCE
     root_variance = np.sqrt(variance[large])
-    skewness = ((m - n) * (total - 2 * k) / (total * (total - 2)))[large] / root_variance
+    skewness = ((m - n) * (total - 2 * k) / (total * np.maximum(total - 2, 1)))[large] / root_variance
     log_p[large] = two_sided_log_p(_pearson_z((x - mean)[large] / root_variance, skewness))
     exact = ~large & (variance > 0)
     # Mirrored to misses where needed, so that what was seen never lies below the mean.
@@ -106,7 +106,7 @@ def sum_z(sums: Floats, third_moments: Floats, n: Floats, m: Floats) -> Floats:
     >>> sum_z(19.6 * (900 / 999) ** 0.5 * one, 0.0 * one, 100 * one, 900 * one).round(3)
     array([1.96])
     """
-    total = n + m
+    total = np.maximum(n + m, 3)
     root_variance = np.sqrt(n * m / (total - 1))
     return _pearson_z(sums / root_variance, (m - n) / (total - 2) * third_moments / root_variance)
 
