@@ -214,3 +214,31 @@ def test_values_that_the_baseline_has_once_excuse_a_few_new_ones() -> None:
     assert by_component(cells, baseline, current)["unseen"].p_value > 0.2
     hardly = np.array([0, *[45] * 10, *[0] * 10, 0, 50, 0, 0, 0], dtype=float)
     assert by_component(cells, baseline, hardly)["unseen"].p_value < 1e-6
+
+
+def test_every_score_has_the_normal_score_of_its_p_value_with_the_sign_of_the_change() -> None:
+    baseline = numeric([200.0] * 32, below=40, states=(60, 20, 0))
+    for current in (numeric([*[100.0] * 16, *[120.0] * 16]), numeric([90.0] * 32, above=30, states=(90, 40, 2))):
+        for score in feature_scores(BINS, baseline, current):
+            expected = st.norm.isf(score.p_value) if score.component == "shape" else st.norm.isf(score.p_value / 2)
+            assert abs(score.z) == pytest.approx(abs(expected), rel=1e-6), score
+            assert score.component in ("shape", "scale") or np.sign(score.z) == np.sign(score.effect)
+    shrunk = by_component(LEVELS, levels(500, 400, 100), levels(200, 200, 10))["level"]
+    assert shrunk.z == pytest.approx(-st.norm.isf(shrunk.p_value / 2))
+
+
+def test_shape_scores_are_negative_where_the_sides_agree_too_well() -> None:
+    same = np.full(32, 100.0)
+    assert by_component(BINS, numeric(same), numeric(same))["shape"].z < -5
+
+
+def test_normal_scores_stay_finite_where_nothing_is_left_in_common() -> None:
+    for cells, baseline, current in (
+        (BINS, numeric([1_000_000.0, *[0] * 31]), numeric([*[0] * 31, 1_000_000.0], states=(500_000, 9, 9))),
+        (BINS, numeric([10_000.0] * 32), numeric([0] * 32, above=1_000)),
+        (LEVELS, levels(100_000, 100_000), levels(0, 0, 100_000, new=100_000)),
+    ):
+        found = feature_scores(cells, baseline, current)
+        assert found
+        assert all(np.isfinite(s.z) for s in found)
+        assert max(abs(s.z) for s in found) > 38

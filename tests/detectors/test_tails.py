@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import scipy.stats as st
 
-from detectors.tails import LARGEST_EXACT_VARIANCE, chi_square_p, hypergeometric_p, sum_p
+from detectors.tails import (
+    LARGEST_EXACT_VARIANCE,
+    LOG_TINY,
+    chi_square_log_p,
+    hypergeometric_log_p,
+    hypergeometric_p,
+    one_sided_z,
+    sum_z,
+    two_sided_p,
+    two_sided_z,
+)
 
 
 def exact_mid_p(x: int, k: int, n: int, m: int) -> float:
@@ -67,10 +77,49 @@ def test_sum_of_a_two_valued_score_has_the_pearson_tail_with_the_moments_of_the_
     for x in (round(mean - 2.5 * squared**0.5), round(mean + 1), round(mean + 4 * squared**0.5)):
         z = (x - mean) / squared**0.5
         tails = st.pearson3(float(skewness)) if abs(skewness) > 1e-9 else st.norm
-        expected = min(1.0, 2 * min(tails.sf(z), tails.cdf(z)))
-        assert sum_p(x * hit + (n - x) * other, third, n, m) == pytest.approx(expected, rel=1e-6)
+        found = sum_z(x * hit + (n - x) * other, third, n, m)
+        assert np.sign(found) == np.sign(tails.cdf(z) - 0.5)
+        assert two_sided_p(found) == pytest.approx(min(1.0, 2 * min(tails.sf(z), tails.cdf(z))), rel=0.06)
 
 
-def test_chi_square_tail() -> None:
-    assert chi_square_p(45.0, 20) == pytest.approx(st.chi2.sf(45.0, 20), rel=1e-12)
-    assert chi_square_p(0.0, 3) == 1.0
+def test_a_sum_beyond_the_end_of_the_pearson_distribution_has_a_finite_score() -> None:
+    scores = [sum_z(total, 4.0, 100, 10_000) for total in (-40.0, -60.0, -100.0, -1_000.0)]
+    assert np.isfinite(scores).all()
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(("statistic", "degrees"), [(45.0, 20), (0.5, 3), (1e-3, 31), (1_300.0, 31)])
+def test_chi_square_tail(statistic: float, degrees: int) -> None:
+    assert chi_square_log_p(statistic, degrees) == pytest.approx(st.chi2.logsf(statistic, degrees), rel=1e-9)
+
+
+def test_chi_square_tail_without_a_difference() -> None:
+    assert chi_square_log_p(0.0, 3) == 0.0
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 31, 600])
+def test_chi_square_tail_goes_on_where_floats_end(degrees: int) -> None:
+    """Neither the logarithm nor its slope jumps there."""
+    logs = np.array([chi_square_log_p(x, degrees) for x in np.arange(1_000.0, 4_000.0, 10.0)])
+    assert logs[0] > LOG_TINY > logs[-1]
+    assert np.abs(np.diff(logs, 2)).max() < 0.03
+
+
+def test_a_hypergeometric_tail_goes_on_where_floats_end() -> None:
+    n, m, k = 400, 2_000, 400
+    hits = np.array([390.0, 395.0, 400.0])
+    expected = st.hypergeom(n + m, k, n).logpmf(hits) - np.log(2)
+    found = hypergeometric_log_p(hits, np.full(3, float(k)), n, m)
+    assert (found < -740).all()
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_normal_scores_of_p_values_are_finite_and_in_order() -> None:
+    logs = [0.0, -1e-20, -1e-9, -0.1, -3.0, -700.0, -800.0, -1e6]
+    for score in (one_sided_z, two_sided_z):
+        scores = [score(x) for x in logs]
+        assert np.isfinite(scores).all()
+        assert scores == sorted(scores)
+    assert two_sided_z(0.0) == 0.0
+    assert one_sided_z(np.log(0.9)) == pytest.approx(st.norm.ppf(0.1))
+    assert two_sided_z(np.log(1e-4)) == pytest.approx(-st.norm.ppf(0.5e-4))
