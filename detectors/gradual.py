@@ -44,7 +44,7 @@ def evidence(daily: Floats) -> Evidence:
 
     >>> found = evidence(np.array([[0.0], [0.0], *[[1.5]] * 8]))
     >>> found.log_e.round(1), found.since
-    (array([7.2]), array([2]))
+    (array([6.6]), array([2]))
     """
     steps = np.array(STEPS)[:, None]
     sums = np.zeros((len(STEPS), daily.shape[1]))
