@@ -1,0 +1,204 @@
+"""What a score usually is where nothing happened, learned from the scores of earlier windows.
+
+Rows of one window resemble each other, days differ, a region is never like the rest: so a score that would be sure
+for independent rows comes up every day. Each window is scored once, against what was its past then; its scores are
+kept, and say how large the next one may be.
+Source: over-dispersion as in Laney's p' charts (2002), the prediction interval of a random-effects model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri, stdtr
+
+from detectors.scores import Score
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+LEAST_WINDOWS = 8
+"""Windows that do not overlap, of which a usual score can be told."""
+LEAST_SPAN = timedelta(days=7)
+"""So many windows of a single day would not know the other days."""
+SURPRISE = 3.0
+"""Usual deviations to which a past score is cut: one that was drifted counts, but no more than that."""
+MEDIAN_SQUARE = 0.4549364
+"""The median of the square of a standard normal score."""
+TINY = 1e-300
+ALMOST_ONE = 1 - 1e-12
+ONE_SIDED = frozenset({"shape"})
+
+
+class Mode(StrEnum):
+    """What a p-value rests on."""
+
+    INDEPENDENT_ROWS = "independent rows"
+    HISTORY = "history"
+
+
+@dataclass(frozen=True)
+class Past:
+    """The scores of earlier windows of the same length, baseline and subjects, none of which overlaps the one judged.
+
+    z
+        A row for each window, a column for each score; NaN where a window did not have that score.
+    exposure
+        ``Expectation.exposure`` of each; for a contrast, where both sides are of the same time, ``nm / (n + m)``.
+        Of the same shape, or with one column for all scores.
+    length, step
+        Of the windows, and from the start of one to that of the next. Those that overlap tell less.
+    """
+
+    z: Floats
+    exposure: Floats
+    length: timedelta
+    step: timedelta
+
+    @property
+    def independent(self) -> Floats:
+        """For each score the number of windows, as if they did not overlap."""
+        return np.isfinite(self.z).sum(axis=0) * min(1.0, self.step / self.length)
+
+    @property
+    def enough(self) -> Flags:
+        """For each score, whether it can be told what is usual."""
+        span = np.isfinite(self.z).sum(axis=0) * self.step.total_seconds()
+        return (self.independent >= LEAST_WINDOWS) & (span >= LEAST_SPAN.total_seconds())
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Scores as their past makes them; arrays with a place for each.
+
+    p_value, z
+        Of "this window is like the earlier ones". ``z`` is the p-value as a normal score with the sign of the change.
+    usual, spread
+        What the score was expected to be, and by how much it usually misses: 0 and 1 for independent rows.
+    from_history
+        False where the past was too short, and rows were taken as independent.
+    """
+
+    p_value: Floats
+    z: Floats
+    usual: Floats
+    spread: Floats
+    from_history: Flags
+
+
+def calibrate(z: Floats, exposure: Floats, past: Past, one_sided: Flags, *, lasting: bool) -> Calibrated:
+    """Holds the scores of a window against what they were before.
+
+    The variance of a score is ``1 + g * exposure``: what rows differ by, and what windows differ by. ``g`` and the
+    spread are estimated from past scores that are cut at three usual deviations, so a few drifted windows hardly
+    count, and a change that stays becomes usual as soon as it is most of the past. The spread is never below that of
+    independent rows. The tail is Student's t with as many windows as do not overlap, less one.
+
+    It does not tell a change from a trend or a season that the past did not show, and windows that depend on each
+    other over longer than their length tell less than is assumed.
+
+    one_sided
+        Which scores only count upwards (``shape``).
+    lasting
+        Whether there may be a difference for ever, as between a server and its fleet: it is then what is usual. A
+        trailing past of the same subject has none; what such scores had in common would be a change in the past.
+    """
+    if not len(past.z):
+        return _independent(z, one_sided)
+    count = np.isfinite(past.z).sum(axis=0)
+    past_exposure = np.broadcast_to(past.exposure, past.z.shape)
+    usual, of_past = np.zeros_like(z), np.zeros_like(past.z)
+    if lasting:
+        grows = [np.where(one_sided, e, np.sqrt(e)) for e in (exposure, past_exposure)]
+        level = _typical(past.z, past_exposure, grows[1])
+        usual, of_past = level * grows[0], level * grows[1]
+    between, squares = _spread(past.z - of_past, past_exposure)
+    free = np.maximum(past.independent - 1, 1.0)
+    lost = past.independent / free * (1 + 1 / np.maximum(past.independent, 1.0)) if lasting else 1.0
+    wide = squares * lost * (1 + between * exposure)
+    enough = past.enough & (count > 0)
+    spread = np.sqrt(np.maximum(wide, 1.0))
+    t = (z - usual) / spread
+    p = np.where(one_sided, stdtr(free, -t), 2 * stdtr(free, -np.abs(t)))
+    rows = _independent(z, one_sided)
+    return Calibrated(
+        np.where(enough, np.maximum(p, TINY), rows.p_value),
+        np.where(enough, _normal(p, t, one_sided), rows.z),
+        np.where(enough, usual, 0.0),
+        np.where(enough, spread, 1.0),
+        enough,
+    )
+
+
+def calibrated_scores(
+    scores: Sequence[Score], exposure: float, pasts: Mapping[str, Past], *, lasting: bool
+) -> tuple[list[Score], dict[str, Mode]]:
+    """The scores of one feature with calibrated ``z`` and ``p_value``, and what each rests on, by component.
+
+    ``effect`` stays what was measured. To judge many features at once, ``calibrate`` is quicker.
+
+    pasts
+        Per component the past of that score alone: one column.
+    """
+    found: list[Score] = []
+    modes: dict[str, Mode] = {}
+    for score in scores:
+        past = pasts.get(score.component, NO_PAST)
+        one_sided = np.array([score.component in ONE_SIDED])
+        now = calibrate(np.array([score.z]), np.array([exposure]), past, one_sided, lasting=lasting)
+        known = bool(now.from_history[0])
+        found.append(replace(score, p_value=float(now.p_value[0]), z=float(now.z[0])) if known else score)
+        modes[score.component] = Mode.HISTORY if known else Mode.INDEPENDENT_ROWS
+    return found, modes
+
+
+NO_PAST = Past(np.empty((0, 1)), np.empty((0, 1)), timedelta(hours=1), timedelta(hours=1))
+
+
+def _independent(z: Floats, one_sided: Flags) -> Calibrated:
+    p = np.where(one_sided, ndtr(-z), 2 * ndtr(-np.abs(z)))
+    return Calibrated(np.maximum(p, TINY), z, np.zeros_like(z), np.ones_like(z), np.zeros(z.shape, dtype=bool))
+
+
+def _normal(p: Floats, t: Floats, one_sided: Flags) -> Floats:
+    """The normal score that has this p-value."""
+    p = np.clip(np.where(one_sided, p, p / 2), TINY, ALMOST_ONE)
+    return np.asarray(np.where(one_sided, -ndtri(p), np.copysign(ndtri(p), t)), dtype=np.float64)
+
+
+def _spread(deviations: Floats, exposure: Floats) -> tuple[Floats, Floats]:
+    """``g``, from the median; and by what its variance is still off, from the mean of the squares, each cut."""
+    squares = deviations**2
+    between = np.maximum(_median(squares) / MEDIAN_SQUARE - 1, 0.0) / np.maximum(_median(exposure), TINY)
+    relative = np.minimum(squares / (1 + between * exposure), SURPRISE**2)
+    known = np.isfinite(relative)
+    return between, np.where(known, relative, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+
+
+def _typical(z: Floats, exposure: Floats, grows: Floats) -> Floats:
+    """The constant whose product with ``grows`` is the usual score: the median, then the mean of what is cut."""
+    middle = _median(z / np.where(grows > 0, grows, np.nan))
+    rest = z - middle * grows
+    between, squares = _spread(rest, exposure)
+    variance = np.maximum(squares, 1.0) * (1 + between * exposure)
+    cut = np.clip(rest, -SURPRISE * np.sqrt(variance), SURPRISE * np.sqrt(variance))
+    known = np.isfinite(cut)
+    weights = np.where(known, grows / variance, 0.0)
+    return middle + (weights * np.where(known, cut, 0.0)).sum(axis=0) / np.maximum(
+        (weights * grows).sum(axis=0, where=known), TINY
+    )
+
+
+def _median(values: Floats) -> Floats:
+    """Of each column, without NaN; 0 where there is nothing else. Quicker than NumPy's for many short columns."""
+    ordered = np.sort(values, axis=0)
+    count = np.isfinite(values).sum(axis=0)
+    columns = np.arange(values.shape[1])
+    low = ordered[np.maximum(count - 1, 0) // 2, columns]
+    high = ordered[np.minimum(count // 2, len(values) - 1), columns]
+    return np.where(count > 0, (low + high) / 2, 0.0)

@@ -1,0 +1,59 @@
+"""Slow drift: days of which none is remarkable, and all of which lean to one side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+STEPS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
+"""Changes that are looked for, in standard deviations of a day's score."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the days up to the last one say, for each score.
+
+    log_e
+        Logarithm of the evidence for a change. Above ``log(T)`` it comes by chance once in ``T`` days or less often.
+    since
+        Index of the first day of the change, by the step that fits best.
+    """
+
+    log_e: Floats
+    since: NDArray[np.int64]
+
+    @property
+    def p_value(self) -> Floats:
+        """What to hold against an alpha per day."""
+        return np.exp(-np.maximum(self.log_e, 0.0))
+
+
+def evidence(daily: Floats) -> Evidence:
+    """The e-detector of a change that stays or grows (Shin, Ramdas and Rinaldo 2022), over days side by side.
+
+    For each step a sum of ``step * z - step**2 / 2`` that begins anew where it is below zero; the evidence is the mean
+    of their exponentials. Needs scores that are standard normal, or less than that, whatever the days before were.
+    It does not see a change that lasts a day or two better than the daily windows do, and is not for them.
+
+    daily
+        Calibrated signed scores: a row for each day, oldest first, a column for each score. NaN: not judged that day.
+
+    >>> found = evidence(np.array([[0.0], [0.0], *[[1.5]] * 8]))
+    >>> found.log_e.round(1), found.since
+    (array([6.6]), array([2]))
+    """
+    steps = np.array(STEPS)[:, None]
+    sums = np.zeros((len(STEPS), daily.shape[1]))
+    since = np.zeros(sums.shape, dtype=np.int64)
+    for day, z in enumerate(np.nan_to_num(daily)):
+        since = np.where(sums > 0, since, day)
+        gain = np.where(np.isfinite(daily[day]), steps * z - steps**2 / 2, 0.0)
+        sums = np.maximum(sums, 0.0) + gain
+    best = sums.argmax(axis=0)
+    peak = sums.max(axis=0)
+    log_e = peak + np.log(np.exp(sums - peak).mean(axis=0))
+    return Evidence(log_e, since[best, np.arange(daily.shape[1])])
