@@ -150,7 +150,7 @@ def _show_volume(console: Console, findings: list[dict[str, Any]]) -> None:
 
 
 def _show_features(console: Console, findings: list[dict[str, Any]], detector: str, title: str) -> None:
-    rows = [f for f in findings if f["detector"] == detector and "feature" in f and "without_server" not in f]
+    rows = [f for f in findings if f["detector"] == detector and "feature" in f and "without" not in f]
     measured = [f for f in rows if f["status"] == "measured"]
     differ = [f for f in measured if f["severity"] > 0]
     if rows and not measured:
