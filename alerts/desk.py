@@ -299,6 +299,7 @@ def _log(book: Book, now: datetime, event: str, incident: Incident) -> None:
         "segment": incident.segment,
         "baseline_version": incident.baseline_version,
         "features": list(incident.features),
+        "causes": [c.to_dict() for c in incident.causes],
         "value": incident.value,
         "reason": incident.reason,
     }

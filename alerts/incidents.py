@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
+from alerts.places import Cause
 from alerts.policy import OBSERVED, Policy, Verdict
 
 IncidentState = Literal["inactive", "pending", "firing", "resolved"]
@@ -26,6 +27,8 @@ class Incident:
         When it entered its state.
     features, value, baseline_version, evidence
         Those of the latest drifted window.
+    causes
+        What is known of each feature, and since which of the drifted windows in a row it is among them.
     reason
         What was seen, where a policy watches facts; why it was retired. Empty when it cleared by its windows.
     last_window_end
@@ -51,6 +54,7 @@ class Incident:
     evidence: tuple[str, ...] = ()
     reason: str = ""
     last_window_end: datetime = NEVER
+    causes: tuple[Cause, ...] = ()
 
     @classmethod
     def of(cls, policy: Policy, verdict: Verdict) -> Self:
@@ -87,6 +91,7 @@ class Incident:
             "baseline_version": self.baseline_version,
             "evidence": list(self.evidence),
             "reason": self.reason,
+            "causes": [c.to_dict() for c in self.causes],
         }
 
 
@@ -119,6 +124,7 @@ def retire(incident: Incident, reason: str, now: datetime) -> tuple[Incident, Ch
 
 
 def _drifted(incident: Incident, verdict: Verdict, policy: Policy, now: datetime) -> tuple[Incident, Change | None]:
+    since = {c.feature: c.since for c in incident.causes if incident.drifted_in_a_row}
     seen = replace(
         incident,
         drifted_in_a_row=incident.drifted_in_a_row + 1,
@@ -129,6 +135,7 @@ def _drifted(incident: Incident, verdict: Verdict, policy: Policy, now: datetime
         evidence=verdict.evidence,
         reason=verdict.reason if policy.watch in OBSERVED else "",
         last_window_end=verdict.window.end,
+        causes=tuple(replace(c, since=since.get(c.feature, c.since)) for c in verdict.causes),
     )
     if incident.state == "firing":
         return seen, None

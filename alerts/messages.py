@@ -11,6 +11,7 @@ from typing import Any
 from alerts.action import Action
 from alerts.incidents import Change, Incident
 from alerts.ledger.records import rfc3339
+from alerts.places import Cause
 
 LONGEST_TEXT = 200
 LONGEST_FEATURE = 100
@@ -67,8 +68,14 @@ def _summary(incident: Incident, change: Change) -> str:
     where = "".join(f", {name} {value}" for name, value in places if value)
     if change == "cleared":
         return f"{what} of {incident.model}{where} is over" + (f": {incident.reason}" if incident.reason else "")
-    found = incident.reason or ", ".join(incident.features)
+    found = incident.reason or ", ".join(map(_told, incident.causes) if incident.causes else incident.features)
     return f"{what} of {incident.model}{where}" + (f": {found}" if found else "")
+
+
+def _told(cause: Cause) -> str:
+    known = (cause.component, f"only {cause.where}" if cause.where else "")
+    about = ", ".join(filter(None, known))
+    return f"{cause.feature} ({about})" if about else cause.feature
 
 
 def _body(kind: str, now: datetime, data: Mapping[str, Any]) -> bytes:

@@ -8,11 +8,12 @@ Everything here is a pure function of stored findings, so another policy can be 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
+from alerts.places import Cause, Located, Where, gone_without, in_words, smallest_places
 from detectors.finding import Finding, Status, Subject, Window, worst_first
 from detectors.multiplicity import holm, window_alpha
 
@@ -100,20 +101,28 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class ModelRules:
-    """What the alerts room must know of a model: its name, its alarm budget and its shortest window."""
+    """What the alerts room must know of a model: its name, its alarm budget and its shortest window.
+
+    importance
+        Of features to the model; 1 for those that are not named.
+    """
 
     environment: str
     model: str
     false_alarms_per_week: float
     shortest_window: timedelta
+    importance: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one policy says of one subject in one window.
 
-    features
-        Those that count, worst first: empty unless drifted, and for watches that are not about features.
+    features, causes
+        Those that count, worst first, and what is known of each: empty unless drifted, and for watches that are not
+        about features.
+    info
+        Features that changed for sure, by less than matters.
     value
         The worst feature's, else the finding's; in the unit of the detector.
     evidence
@@ -133,6 +142,8 @@ class Verdict:
     value: float | None = None
     evidence: tuple[str, ...] = ()
     reason: str = ""
+    causes: tuple[Cause, ...] = ()
+    info: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -149,6 +160,8 @@ class Verdict:
             "value": self.value,
             "evidence": list(self.evidence),
             "reason": self.reason,
+            "causes": [c.to_dict() for c in self.causes],
+            "info": list(self.info),
         }
 
 
@@ -164,36 +177,35 @@ def judge_window(
     sharers = sum(p.watch in STATISTICAL for p in applying)
     alpha = window_alpha(rules.false_alarms_per_week, window_length, max(sharers, 1))
     here = [p for p in applying if (p.window or rules.shortest_window) == window_length]
-    verdicts = {p.name: judge(p, findings, alpha) for p in here}
-    outliers = [v for p in here if p.watch == "server_outlier" for v in verdicts[p.name]]
-    for p in here:
-        if p.watch == "drift":
-            verdicts[p.name] = explain(p, verdicts[p.name], outliers, findings, alpha)
-    return [(p, _inputs_named(verdict, findings)) for p in here for verdict in verdicts[p.name]]
+    judged = [(p, verdict) for p in here for verdict in judge(p, findings, alpha, rules.importance)]
+    return [(p, _inputs_named(verdict, findings)) for p, verdict in explain(judged, findings, alpha)]
 
 
 def _inputs_named(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
     """Where inputs changed, the model's outputs (their names begin with ``@``) follow from them and are not named."""
-    inputs = tuple(f for f in verdict.features if not f.startswith("@"))
-    if not inputs or inputs == verdict.features:
+    inputs = tuple(c for c in verdict.causes if not c.feature.startswith("@"))
+    if not inputs or inputs == verdict.causes:
         return verdict
-    value = next(f.value for f in findings if f.id in verdict.evidence and f.subject.feature == inputs[0])
-    return replace(verdict, features=inputs, value=value)
+    value = next(f.value for f in findings if f.id in verdict.evidence and f.subject.feature == inputs[0].feature)
+    return replace(verdict, features=_names(inputs), causes=inputs, value=value)
 
 
-def judge(policy: Policy, findings: Sequence[Finding], alpha: float) -> list[Verdict]:
+def judge(
+    policy: Policy, findings: Sequence[Finding], alpha: float, importance: Mapping[str, float] | None = None
+) -> list[Verdict]:
     """One verdict for each subject that the policy's detector measured in a window; none where it measured nothing.
 
     ``alpha`` bounds the chance that any verdict of a statistical policy in a window is wrongly ``drifted``: Holm's
     correction spans all features, versions, servers and segments together. It holds as far as the findings' p-values
-    do. Findings that leave a server out are not judged; see ``explain``.
+    do. Findings that leave a place out are not judged; see ``explain``.
+
+    importance
+        Of features: root causes come in the order of severity x importance.
     """
-    own = [f for f in findings if f.detector == policy.watch and not f.subject.without_server]
+    own = [f for f in findings if f.detector == policy.watch and not f.subject.without]
     if policy.watch == "drift":
         own = [f for f in own if not f.subject.server]
-    by_place: dict[Place, list[Finding]] = defaultdict(list)
-    for f in own:
-        by_place[_place(f.subject)].append(f)
+    trivial: set[str] = set()
     if policy.limit is not None:
         lows = {f.id: f.low for f in own if f.status is Status.MEASURED and f.low is not None}
         usable, counting = set(lows), {id_ for id_, low in lows.items() if low > policy.limit}
@@ -202,54 +214,128 @@ def judge(policy: Policy, findings: Sequence[Finding], alpha: float) -> list[Ver
         usable, counting = set(seen), {id_ for id_, severity in seen.items() if severity >= policy.least_severity}
     else:
         adjusted = _adjusted(policy, own)
-        usable, counting = set(adjusted), {f.id for f in own if _counts(policy, f, adjusted, alpha)}
-    return [_verdict(policy, group, usable, counting) for group in by_place.values()]
+        sure = {f.id for f in own if f.id in adjusted and adjusted[f.id] <= alpha}
+        counting = {f.id for f in own if f.id in sure and _matters(policy, f)}
+        usable, trivial = set(adjusted), sure - counting
+    ranked = worst_first(own, importance)
+    by_place: dict[Place, list[Finding]] = {_place(f.subject): [] for f in own}
+    for f in ranked:
+        by_place[_place(f.subject)].append(f)
+    return [_verdict(policy, group, usable, counting, trivial) for group in by_place.values()]
 
 
 def explain(
-    policy: Policy,
-    drift_verdicts: Sequence[Verdict],
-    outlier_verdicts: Sequence[Verdict],
-    findings: Sequence[Finding],
-    alpha: float,
-) -> list[Verdict]:
-    """Drift verdicts without the features whose change is one server's rather than the model's.
+    judged: Sequence[tuple[Policy, Verdict]], findings: Sequence[Finding], alpha: float
+) -> list[tuple[Policy, Verdict]]:
+    """The verdicts of one window, so that each change has one answer: the smallest place that explains it.
 
-    A feature is dropped when an outlier verdict of the same window pins it on a server, and the drift measured without
-    that server does not count by the policy's own rule. A verdict with no feature left is ``ok``. Where two servers
-    have the same fault, leaving out either does not help, and the drift stays.
+    Each cause gets the place that explains it (``where``). A cause is dropped where a verdict on that smaller place has
+    it, too; of a segment, where everything changed; of a version, where it is the other version that changed. A verdict
+    with no cause left is ``ok``. Two servers with one fault are one place, as are two segments of one key.
     """
-    pinned: dict[str, set[str]] = defaultdict(set)
-    for outlier in outlier_verdicts:
-        pinned[outlier.server].update(outlier.features)
-    cleared: dict[tuple[str, str, str], str] = {}
-    for server, features in sorted(pinned.items()):
-        without = [f for f in findings if f.detector == "drift" and f.subject.without_server == server]
-        adjusted = _adjusted(policy, without)
-        for f in without:
-            if f.subject.feature in features and f.id in adjusted and not _counts(policy, f, adjusted, alpha):
-                cleared[f.subject.version, f.subject.segment, f.subject.feature] = server
-    return [_explained(v, cleared, findings) for v in drift_verdicts]
+    drifted = [(p, v) for p, v in judged if v.causes and p.watch in STATISTICAL]
+    pinned = {(_own_place(p, v), c.feature) for p, v in drifted for c in v.causes}
+    changed = {(v.version, c.feature) for p, v in drifted if p.watch == "drift" and not v.segment for c in v.causes}
+    places = {p.name: _Places.of(p, findings, alpha, pinned, changed) for p, _ in drifted}
+    return [(p, _explained(p, v, places[p.name], findings) if p.name in places else v) for p, v in judged]
 
 
-def _explained(verdict: Verdict, cleared: Mapping[tuple[str, str, str], str], findings: Sequence[Finding]) -> Verdict:
-    servers = {f: cleared.get((verdict.version, verdict.segment, f)) for f in verdict.features}
-    guilty = sorted({s for s in servers.values() if s is not None})
-    if not guilty:
-        return verdict
-    left = tuple(f for f, server in servers.items() if server is None)
-    reason = f"explained by server {', '.join(guilty)}"
-    if not left:
-        return replace(verdict, state="ok", features=(), value=None, reason=reason)
-    kept = [f for f in findings if f.id in verdict.evidence and f.subject.feature in left]
-    evidence = tuple(f.id for f in kept)
-    value = next(f.value for f in kept if f.subject.feature == left[0])
-    reason = f"{', '.join(f for f in servers if f not in left)} {reason}"
-    return replace(verdict, features=left, value=value, evidence=evidence, reason=reason)
+@dataclass(frozen=True)
+class _Places:
+    """What is known of where the changes of a window are.
+
+    located, gone
+        See ``smallest_places`` and ``gone_without``.
+    pinned
+        Places that a verdict is about, and features that it names there.
+    changed
+        Versions (empty: all) and features that changed against the reference.
+    """
+
+    located: Located
+    gone: Located
+    pinned: Collection[tuple[str, str]]
+    changed: Collection[tuple[str, str]]
+
+    @classmethod
+    def of(
+        cls,
+        policy: Policy,
+        findings: Sequence[Finding],
+        alpha: float,
+        pinned: Collection[tuple[str, str]],
+        changed: Collection[tuple[str, str]],
+    ) -> Self:
+        def counts(finding: Finding) -> bool:
+            return finding.p_value is not None and finding.p_value <= alpha and _matters(policy, finding)
+
+        return cls(smallest_places(findings, counts), gone_without(findings, counts), pinned, changed)
+
+    def answer(self, policy: Policy, verdict: Verdict, feature: str) -> tuple[Where, bool]:
+        """Where a feature changed, and whether that is told there rather than here."""
+        own = (_own_place(policy, verdict),)
+        at = self.located.get((verdict.version, feature)) or self.located.get(("", feature), ())
+        if policy.watch == "version_contrast":
+            return self._between_versions(verdict, feature, own, at)
+        everywhere = any(key in self.changed for key in ((verdict.version, feature), ("", feature)))
+        if policy.watch == "server_outlier":
+            return (at if own[0] in at else () if everywhere and not at else own), False
+        if own[0] in at:
+            return at, False
+        if at and self._is_pinned(at, feature):
+            return at, True
+        if verdict.segment:
+            return at if at or everywhere else own, everywhere
+        return at, False
+
+    def _between_versions(self, verdict: Verdict, feature: str, own: Where, at: Where) -> tuple[Where, bool]:
+        servers = self.gone.get((verdict.version, feature), ())
+        if servers and self._is_pinned(servers, feature):
+            return servers, True
+        if own[0] in at:
+            return at, False
+        other = any(part.startswith("version=") for part in at) and ("", feature) in self.changed
+        return (at, True) if other else (servers or own, False)
+
+    def _is_pinned(self, where: Where, feature: str) -> bool:
+        return any((part, feature) in self.pinned for part in where)
 
 
-def _verdict(policy: Policy, group: Sequence[Finding], usable: set[str], counting: set[str]) -> Verdict:
-    """The verdict on one subject, from its findings and the ids of those that can be judged and of those that count."""
+def _own_place(policy: Policy, verdict: Verdict) -> str:
+    if policy.watch == "server_outlier":
+        return f"server={verdict.server}"
+    return f"segment={verdict.segment}" if verdict.segment else f"version={verdict.version}"
+
+
+def _explained(policy: Policy, verdict: Verdict, places: _Places, findings: Sequence[Finding]) -> Verdict:
+    kept: list[Cause] = []
+    elsewhere: dict[str, list[str]] = defaultdict(list)
+    for cause in verdict.causes:
+        where, told_there = places.answer(policy, verdict, cause.feature)
+        if told_there:
+            elsewhere[f"explained by {in_words(where)}" if where else "as everywhere"].append(cause.feature)
+        else:
+            kept.append(replace(cause, where=in_words(where)))
+    if not elsewhere:
+        return replace(verdict, causes=tuple(kept))
+    reason = "; ".join(elsewhere)
+    if not kept:
+        return replace(verdict, state="ok", features=(), causes=(), value=None, reason=reason)
+    left = [f for f in findings if f.id in verdict.evidence and f.subject.feature in _names(kept)]
+    value = next(f.value for f in left if f.subject.feature == kept[0].feature)
+    reason = "; ".join(f"{', '.join(features)} {why}" for why, features in elsewhere.items())
+    told = replace(verdict, features=_names(kept), causes=tuple(kept), value=value)
+    return replace(told, evidence=_ids(left), reason=reason)
+
+
+def _verdict(
+    policy: Policy, group: Sequence[Finding], usable: set[str], counting: set[str], trivial: set[str]
+) -> Verdict:
+    """The verdict on one subject, from its findings, worst first, and the ids of those that can be judged, and so on.
+
+    counting, trivial
+        Those that count, and those that are as sure but too small to matter.
+    """
     first = group[0]
     subject = first.subject
     blank = Verdict(
@@ -260,13 +346,20 @@ def _verdict(policy: Policy, group: Sequence[Finding], usable: set[str], countin
         subject.segment,
         first.window,
         first.baseline.removeprefix("version:") if first.baseline.startswith("version:") else "",
+        info=tuple(f.subject.feature for f in group if f.id in trivial),
     )
-    worst = worst_first(f for f in group if f.id in counting)
+    worst = [f for f in group if f.id in counting]
     if worst:
-        features = tuple(f.subject.feature for f in worst if f.subject.feature)
+        causes = tuple(_cause(f) for f in worst if f.subject.feature)
         told = "; ".join(f.message for f in worst[:MOST_TOLD]) if policy.watch in OBSERVED else ""
         return replace(
-            blank, state="drifted", features=features, value=worst[0].value, evidence=_ids(worst), reason=told
+            blank,
+            state="drifted",
+            features=_names(causes),
+            causes=causes,
+            value=worst[0].value,
+            evidence=_ids(worst),
+            reason=told,
         )
     broken = [f for f in group if f.status is Status.ERROR]
     if broken:
@@ -274,12 +367,19 @@ def _verdict(policy: Policy, group: Sequence[Finding], usable: set[str], countin
     measured = [f for f in group if f.id in usable]
     if not measured:
         return replace(blank, state="unsure", evidence=_ids(group), reason=_message(group, "not enough data"))
-    return replace(blank, value=worst_first(measured)[0].value, evidence=_ids(measured))
+    return replace(blank, value=measured[0].value, evidence=_ids(measured))
 
 
-def _counts(policy: Policy, finding: Finding, adjusted: Mapping[str, float], alpha: float) -> bool:
-    severe = policy.watch == "accuracy_drop" or finding.severity >= policy.least_severity
-    return severe and finding.id in adjusted and adjusted[finding.id] <= alpha
+def _matters(policy: Policy, finding: Finding) -> bool:
+    return policy.watch == "accuracy_drop" or finding.severity >= policy.least_severity
+
+
+def _cause(finding: Finding) -> Cause:
+    return Cause(finding.subject.feature, finding.component, "", finding.severity, finding.window.start)
+
+
+def _names(causes: Sequence[Cause]) -> tuple[str, ...]:
+    return tuple(c.feature for c in causes)
 
 
 def _adjusted(policy: Policy, findings: Sequence[Finding]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from dashboards.claims import OBSERVED, VALUES, claim
 from dashboards.formats import counted, decimal, number
 from dashboards.markup import Content, Html, join, tag
 from dashboards.parts import folded, when_and_age
-from dashboards.words import Row, feature_name, listed, model_id, model_of, name, place
+from dashboards.words import Row, cause_words, feature_name, listed, model_id, model_of, name, place
 
 MOST_SHOWN = 9
 MOST_CHIPS = 12
@@ -60,7 +60,7 @@ def _card(incident: Row, task: str, now: Any) -> Html:
         ("Since", when_and_age(incident.get("since"), now)),
         ("Compared with", ["version ", name(baseline)] if baseline else None),
         (VALUES.get(watch, "Value"), None if number(value) is None else decimal(value)),
-        ("Features, worst first", _chips(listed(incident.get("features")))),
+        ("Features, worst first", _causes(incident, now) or _chips(listed(incident.get("features")))),
         ("Note", str(reason) if reason and watch not in OBSERVED else None),
     ]
     return tag(
@@ -70,6 +70,18 @@ def _card(incident: Row, task: str, now: Any) -> Html:
         tag("dl", [tag("div", tag("dt", key), tag("dd", words)) for key, words in facts if words]),
         class_="card alarm",
     )
+
+
+def _causes(incident: Row, now: Any) -> Html | None:
+    """What changed of each feature, where, and since when."""
+    causes = listed(incident.get("causes"))
+    items = []
+    for cause in causes[:MOST_CHIPS]:
+        about = [cause_words(cause), ", since ", when_and_age(cause.get("since"), now)]
+        items.append(tag("li", name(feature_name(cause.get("feature")), 32), ": ", about))
+    rest = len(causes) - MOST_CHIPS
+    more = tag("li", f"and {rest} more", class_="quiet") if rest > 0 else None
+    return tag("ul", items, more) if items else None
 
 
 def _chips(features: Sequence[Any]) -> Html | None:

@@ -7,7 +7,7 @@ from functools import partial
 
 from dashboards.formats import decimal, milliseconds, number, share
 from dashboards.markup import Content, Html, join
-from dashboards.words import Row, feature_names, listed, model_and_place, model_of, name
+from dashboards.words import Row, feature_names, listed, model_and_place, model_of, name, only_where
 
 ITS_INPUTS = "its inputs"
 OBSERVED = ("schema", "silence", "fleet")
@@ -57,7 +57,9 @@ def _served(row: Row) -> Content:
 
 
 def _drift(row: Row, _: str) -> Content:
-    return ["Drift in ", model_and_place(row), ": ", _features(row), " changed against the reference"]
+    where = only_where(row)
+    told = ["Drift in ", model_and_place(row), ": ", _features(row), " changed against the reference"]
+    return [*told, ", ", where] if where else told
 
 
 def _drift_over(row: Row, _: str) -> Content:
@@ -66,11 +68,15 @@ def _drift_over(row: Row, _: str) -> Content:
 
 
 def _server_outlier(row: Row, _: str) -> Content:
-    return [_server(row), " differs from the others that run ", _served(row), ": ", _features(row)]
+    where = only_where(row)
+    told = [_server(row), " differs from the others that run ", _served(row), ": ", _features(row)]
+    return [*told, ", ", where] if where else told
 
 
 def _version_contrast(row: Row, _: str) -> Content:
-    return [_version(row), " differs from ", _baseline(row), ": ", _features(row)]
+    where = only_where(row)
+    told = [_version(row), " differs from ", _baseline(row), ": ", _features(row)]
+    return [*told, ", ", where] if where else told
 
 
 def _accuracy_drop(row: Row, task: str) -> Content:

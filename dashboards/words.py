@@ -32,6 +32,8 @@ CHANGES = {
     "undeclared": "nobody declared it",
     "vanished": "vanished",
     "kind": "another kind of value",
+    "stuck": "stuck at one value",
+    "units": "in another unit",
 }
 """What each component of a change is called."""
 
@@ -72,6 +74,29 @@ def feature_names(features: Any, most: int = MOST_NAMED) -> Html:
     if len(names) > most:
         return join([separated(names[:most]), f" and {len(names) - most} more"])
     return join([separated(names[:-1]), " and " if len(names) > 1 else "", names[-1:]])
+
+
+def cause_words(cause: Row) -> Html:
+    """What changed of a feature and where, to stand behind its name; empty where neither is known.
+
+    >>> cause_words({"component": "missing", "where": "server s3"})
+    'missing, only <bdi class="name">server s3</bdi>'
+    """
+    component = str(cause.get("component") or "")
+    what = "values moved" if component == "location" else CHANGES.get(component, component)
+    where = join(["only ", name(cause["where"])]) if cause.get("where") else Html()
+    return separated([join([what]), where])
+
+
+def only_where(row: Row) -> Html:
+    """The one place that explains all of a row's causes, unless the row is about that place; else empty.
+
+    >>> only_where({"causes": [{"feature": "age", "where": "server s3"}]})
+    'only <bdi class="name">server s3</bdi>'
+    """
+    places = {str(cause.get("where") or "") for cause in listed(row.get("causes"))}
+    own = {f"{key} {row.get(key)}" for key in ("version", "server", "segment")}
+    return join(["only ", name(places.pop())]) if len(places) == 1 and places - own - {""} else Html()
 
 
 def separated(parts: Iterable[Html], between: str = ", ") -> Html:

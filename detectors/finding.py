@@ -35,14 +35,15 @@ class Window:
 class Subject:
     """What in the window is measured. An empty field means "all of them together".
 
-    ``without_server`` leaves one server out: it tells whether a change is there without the suspect.
+    ``without`` leaves suspects out, such as ``("server=s3",)`` or ``("segment=plan=vip",)``: it tells whether a change
+    is there without them. ``("version=2", "server=s3")`` is a version that runs on one server only.
     """
 
     version: str = ""
     server: str = ""
     segment: str = ""
     feature: str = ""
-    without_server: str = ""
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +101,31 @@ class Finding:
         w, s = self.window, self.subject
         parts = (
             *(w.environment, w.model, w.start.isoformat(), w.end.isoformat()),
-            *(s.version, s.server, s.segment, s.feature, s.without_server),
+            *(s.version, s.server, s.segment, s.feature, *s.without),
             *(self.detector, self.baseline),
         )
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:24]
 
 
-BREAKS = frozenset({"schema", "undeclared", "vanished", "kind", "missing", "unusable", "unseen"})
+BREAKS = frozenset({"schema", "undeclared", "vanished", "kind", "missing", "unusable", "unseen", "stuck", "units"})
 """Components that rather are a cause than follow from one: values that vanish, break, or were never seen."""
 
 
-def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings in the order in which to look at them: breaks before shifts, then by severity, then by p-value.
+def worst_first(findings: Iterable[Finding], importance: Mapping[str, float] | None = None) -> list[Finding]:
+    """Findings in the order in which to look at them: breaks before shifts, then by severity x importance, then by p.
 
     A feature that turns null or leaves its known range is a likelier root cause than one that moved, even when the
     one that moved did so by more.
+
+    importance
+        Of features to the model; 1 for those that are not named.
     """
+    weights = importance or {}
     return sorted(
         findings,
         key=lambda f: (
             not (f.component in BREAKS and f.severity >= 1),
-            -f.severity,
+            -f.severity * weights.get(f.subject.feature, 1.0),
             1.0 if f.p_value is None else f.p_value,
             f.subject.feature,
         ),

@@ -125,10 +125,17 @@ class _Spec(BaseModel):
 
 
 class FeatureSpec(_Spec):
-    """One declared feature. Levels are the values a categorical one may take, in the order to show them."""
+    """One declared feature.
+
+    levels
+        The values a categorical one may take, in the order to show them.
+    importance
+        How much the model depends on it: root causes come in the order of severity x importance.
+    """
 
     kind: Kind = Kind.NUMERIC
     levels: tuple[str, ...] = ()
+    importance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
 def _feature(value: object) -> object:
@@ -246,6 +253,11 @@ class ModelSpec(_Spec):
     def rows_kept(self) -> timedelta:
         """How long rows are kept."""
         return self.retention.rows or max(ROWS_KEPT, self.needs_rows)
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """The importance of each feature."""
+        return {name: f.importance for name, f in self.features.items()}
 
     @property
     def num_names(self) -> tuple[str, ...]:

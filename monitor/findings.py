@@ -13,12 +13,15 @@ from detectors.finding import Contribution, Finding, Status, Subject, Window
 from monitor.rows import floats, texts
 from monitor.store import Store
 
+PLACE = ("version", "server", "segment", "feature")
+"""What a subject names by one text each."""
+
 
 def save_findings(store: Store, findings: Sequence[Finding], now: datetime) -> None:
     """Keep findings; measuring the same again replaces what was there."""
     if not findings:
         return
-    subjects = {name: [getattr(f.subject, name) for f in findings] for name in Subject.__slots__}
+    subjects = {name: [getattr(f.subject, name) for f in findings] for name in PLACE}
     plain = ("detector", "baseline", "id", "status", "component", "message")
     numbers = {name: [_number(getattr(f, name)) for f in findings] for name in ("value", "low", "high", "p_value")}
     store.insert(
@@ -30,6 +33,7 @@ def save_findings(store: Store, findings: Sequence[Finding], now: datetime) -> N
                 "start": [f.window.start for f in findings],
                 "end": [f.window.end for f in findings],
                 **subjects,
+                "without": texts([f.subject.without for f in findings]),
                 **{name: [str(getattr(f, name)) for f in findings] for name in plain},
                 **numbers,
                 "n": [f.n for f in findings],
@@ -59,7 +63,8 @@ def latest_findings(
 def finding_to_dict(finding: Finding) -> dict[str, Any]:
     """A finding as JSON can hold it: empty parts of the subject are left out."""
     window = finding.window
-    subject = {n: v for n in Subject.__slots__ if (v := getattr(finding.subject, n))}
+    subject = {n: v for n in PLACE if (v := getattr(finding.subject, n))}
+    left_out = {"without": list(finding.subject.without)} if finding.subject.without else {}
     return {
         "id": finding.id,
         "environment": window.environment,
@@ -68,6 +73,7 @@ def finding_to_dict(finding: Finding) -> dict[str, Any]:
         "end": window.end.isoformat(),
         "detector": finding.detector,
         **subject,
+        **left_out,
         "baseline": finding.baseline,
         "status": str(finding.status),
         **{name: getattr(finding, name) for name in ("value", "low", "high", "p_value", "n", "n_baseline")},
@@ -85,7 +91,7 @@ def _finding(row: dict[str, Any]) -> Finding:
     cells = zip(row["contribution_cells"], row["contribution_baselines"], row["contribution_shares"], strict=True)
     return Finding(
         window=Window(row["environment"], row["model"], row["start"], row["end"]),
-        subject=Subject(**{name: row[name] for name in Subject.__slots__}),
+        subject=Subject(**{name: row[name] for name in PLACE}, without=tuple(row["without"])),
         detector=row["detector"],
         baseline=row["baseline"],
         status=Status(row["status"]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,18 +14,35 @@ from numpy.typing import NDArray
 from detectors.accuracy import Outcomes, accuracy_drop_finding, accuracy_finding
 from detectors.drift import drift_findings
 from detectors.errors import errors_finding
+from detectors.faults import fault
 from detectors.finding import Finding, Status, Subject, Window
 from detectors.latency import latency_finding
 from detectors.layout import Layout
+from detectors.places import shared_change
 from monitor.columns import LATENCY
-from monitor.registry import Model
+from monitor.registry import Model, Reference
 from monitor.windows import Traffic
 
 SUSPICIOUS_P = 1e-3
-"""A server this unlike its fleet is also left out once, to see whether a change of the model is only its own."""
+"""Places this unlike the others are also left out once, to see whether a change of the model is only theirs."""
 TOO_MANY = "not tested: half of the servers or more differ from the others, so it cannot be told which are wrong"
 ONE_SERVER = "not tested: a version that runs on a single server cannot be told from the server"
 NOT_RANDOM = "not tested: the model's routing is not declared random, so what differs may differ for ever"
+
+
+BASELINES = {"drift": "reference:{}", "server_outlier": "fleet", "version_contrast": "version:{}"}
+"""What the baseline of each detector is called."""
+Suspects = tuple[tuple[str, ...], str]
+"""Places that stand out together, as a subject leaves them out, and the feature in which they do."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Rows of the window, and what they are held against."""
+
+    subject: Subject
+    baseline: NDArray[Any]
+    current: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -45,20 +63,16 @@ class Measure:
         monitors = self.model.spec.monitors
         layout = self.model.layout
         yield self._volume()
-        suspects: list[str] = []
-        if layout is not None and "servers" in monitors:
-            contrasts = list(self._servers(layout))
-            suspects = sorted(
-                {f.subject.server for f in contrasts if f.p_value is not None and f.p_value < SUSPICIOUS_P}
-            )
-            routed = self.model.spec.routing == "random"
-            yield from contrasts if routed else (replace(f, p_value=None, message=NOT_RANDOM) for f in contrasts)
-        if layout is not None and "drift" in monitors:
-            yield from self._drift(layout, suspects)
-        if layout is not None and "versions" in monitors:
-            yield from self._versions(layout)
-        if layout is not None and "latency" in monitors:
-            yield from self._latency(layout)
+        if layout is not None:
+            contrasts = list(self._servers(layout)) if "servers" in monitors else []
+            between = list(self._versions(layout)) if "versions" in monitors else []
+            yield from map(self._if_routed, contrasts)
+            yield from self._if_testable(between)
+            if "drift" in monitors:
+                yield from self._drift(layout, contrasts, between)
+            yield from self._between_versions_without(layout, contrasts, between)
+            if "latency" in monitors:
+                yield from self._latency(layout)
         if "errors" in monitors:
             yield from self._errors()
 
@@ -68,18 +82,61 @@ class Measure:
         effects = {"undeclared_keys": float(self.traffic.undeclared_keys())}
         return Finding(self.window, Subject(), "volume", value=requests, n=rows, effects=effects)
 
-    def _drift(self, layout: Layout, suspects: Sequence[str]) -> Iterator[Finding]:
+    def _if_routed(self, contrast: Finding) -> Finding:
+        return contrast if self.model.spec.routing == "random" else replace(contrast, p_value=None, message=NOT_RANDOM)
+
+    def _if_testable(self, between: Sequence[Finding]) -> Iterator[Finding]:
+        places = self.traffic.places()
+        versions = {f.subject.version for f in between}
+        why_not = {v: _untestable(self.model, places, v, self.baseline_version) for v in versions}
+        for f in between:
+            reason = why_not[f.subject.version]
+            yield replace(f, p_value=None, message=reason) if reason else f
+
+    def _drift(self, layout: Layout, contrasts: Sequence[Finding], between: Sequence[Finding]) -> Iterator[Finding]:
+        """Against each reference: everything, each segment, and everything without the places that stand out.
+
+        A segment is held against its own rows in the reference, as segments differ from each other for ever.
+        """
         for version, reference in sorted(self.model.references.items()):
             where = {"version": version}
-            name = f"reference:{reference.name}"
-            features = _with_rows(layout, reference.counts)
             if version and not self.traffic.rows(**where):
                 continue
-            yield from self._compare("drift", Subject(version=version), name, reference.counts, where, features)
-            for server in suspects:
-                subject = Subject(version=version, without_server=server)
-                without = {**where, "without_server": server}
-                yield from self._compare("drift", subject, name, reference.counts, without, features)
+            whole = Place(Subject(version=version), reference.counts, self.traffic.counts(**where))
+            yield from self._compare("drift", reference.name, layout, whole)
+            of_segments: list[Finding] = []
+            for segment in self.traffic.segments(**where):
+                if segment in reference.segments:
+                    subject = Subject(version=version, segment=segment)
+                    current = self.traffic.counts(**where, segment=segment)
+                    part = Place(subject, reference.segments[segment], current)
+                    of_segments += self._compare("drift", reference.name, layout, part)
+            yield from of_segments
+            here = [f for f in contrasts if version in ("", f.subject.version)]
+            suspects = [*_odd_servers(here), *_odd_segments(of_segments)]
+            if not version:
+                suspects += self._odd_versions(between)
+            for without, features in _by_place(suspects).items():
+                yield from self._drift_without(layout, reference, whole, without, features)
+
+    def _drift_without(
+        self, layout: Layout, reference: Reference, whole: Place, without: tuple[str, ...], features: Collection[str]
+    ) -> Iterator[Finding]:
+        """The drift of the rest when some places are left out, and how much of their change it has, too."""
+        version = whole.subject.version
+        left_out = [reference.segments[p.removeprefix("segment=")] for p in without if p.startswith("segment=")]
+        baseline = np.asarray(np.sum(left_out, axis=0) if left_out else reference.counts)
+        rest_baseline = np.maximum(reference.counts - baseline, 0) if left_out else reference.counts
+        rest = Place(
+            replace(whole.subject, without=without), rest_baseline, self.traffic.counts(without, version=version)
+        )
+        current = np.maximum(whole.current - rest.current, 0)
+        sides = [side.astype(np.float64) for side in (baseline, current, rest_baseline, rest.current)]
+        for finding in self._compare("drift", reference.name, layout, rest, features):
+            span = layout.spans[finding.subject.feature]
+            shared = shared_change(*(side[span] for side in sides))
+            effects = {} if shared is None else {"shared": shared.share, "shared_high": shared.high}
+            yield replace(finding, effects={**finding.effects, **effects})
 
     def _servers(self, layout: Layout) -> Iterator[Finding]:
         """Each server against the others that serve the same version in the same window."""
@@ -109,37 +166,53 @@ class Measure:
 
     def _against(self, layout: Layout, version: str, server: str, fleet: Mapping[str, NDArray[Any]]) -> list[Finding]:
         rest = np.sum([counts for name, counts in fleet.items() if name != server], axis=0)
-        subject = Subject(version=version, server=server)
-        where = {"version": version, "server": server}
-        return self._compare("server_outlier", subject, "fleet", rest, where, _with_rows(layout, rest))
+        place = Place(Subject(version=version, server=server), rest, fleet[server])
+        return self._compare("server_outlier", "", layout, place)
 
     def _versions(self, layout: Layout) -> Iterator[Finding]:
         """Each version against the baseline version in the same window."""
-        baseline = self.traffic.counts(version=self.baseline_version) if self.baseline_version else None
-        for version in sorted({v for v, _ in self.traffic.places()} - {self.baseline_version}):
-            if baseline is not None:
-                name = f"version:{self.baseline_version}"
-                features = _with_rows(layout, baseline)
-                where = {"version": version}
-                found = self._compare("version_contrast", Subject(version=version), name, baseline, where, features)
-                why_not = _untestable(self.model, self.traffic.places(), version, self.baseline_version)
-                yield from (replace(f, p_value=None, message=why_not) for f in found) if why_not else found
+        if self.baseline_version:
+            baseline = self.traffic.counts(version=self.baseline_version)
+            for version in sorted({v for v, _ in self.traffic.places()} - {self.baseline_version}):
+                place = Place(Subject(version=version), baseline, self.traffic.counts(version=version))
+                yield from self._compare("version_contrast", self.baseline_version, layout, place)
+
+    def _between_versions_without(
+        self, layout: Layout, contrasts: Sequence[Finding], between: Sequence[Finding]
+    ) -> Iterator[Finding]:
+        """The versions held against each other again without the servers that stand out."""
+        odd = {f.subject.feature for f in between if _suspicious(f, 1)}
+        for without, features in _by_place(s for s in _odd_servers(contrasts) if s[1] in odd).items():
+            baseline = self.traffic.counts(without, version=self.baseline_version)
+            for version in sorted({f.subject.version for f in between}):
+                current = self.traffic.counts(without, version=version)
+                place = Place(Subject(version=version, without=without), baseline, current)
+                found = self._compare("version_contrast", self.baseline_version, layout, place, features)
+                yield from self._if_testable(found)
+
+    def _odd_versions(self, between: Sequence[Finding]) -> Iterator[Suspects]:
+        """Where versions differ in a feature, it is not known which of them changed: those, or all the others."""
+        places = self.traffic.places()
+        everything = {v for v, _ in places}
+        versions = len(everything) - 1
+        for feature in sorted({f.subject.feature for f in between}):
+            odd = {f.subject.version for f in between if f.subject.feature == feature and _suspicious(f, versions)}
+            if odd:
+                yield _named_versions(odd, places), feature
+                yield _named_versions(everything - odd, places), feature
 
     def _compare(
-        self,
-        detector: str,
-        subject: Subject,
-        baseline_name: str,
-        baseline: NDArray[Any],
-        where: dict[str, str],
-        features: Collection[str],
+        self, detector: str, against: str, layout: Layout, place: Place, features: Collection[str] | None = None
     ) -> list[Finding]:
-        layout = self.model.layout
-        if layout is None:
-            return []
-        current = self.traffic.counts(**where)
+        """The one way in which features are compared: those named, or all that the baseline has."""
+        compared = _with_rows(layout, place.baseline)
+        if features is not None:
+            compared = [name for name in compared if name in features]
+        name = BASELINES[detector].format(against)
         rows = self.model.spec.minimum_rows
-        return drift_findings(self.window, subject, detector, baseline_name, layout, baseline, current, rows, features)
+        about = (self.window, place.subject, detector, name, layout)
+        found = drift_findings(*about, place.baseline, place.current, rows, compared)
+        return [_as_fault(f, layout, place) if _suspicious(f, 1) else f for f in found]
 
     def _latency(self, layout: Layout) -> Iterator[Finding]:
         span = layout.spans[LATENCY]
@@ -216,7 +289,56 @@ def _with_rows(layout: Layout, baseline: NDArray[Any]) -> list[str]:
 
 def _worst(contrast: Sequence[Finding]) -> float:
     """The largest severity among the changes that hardly are chance; 0 where there is none."""
-    return max((f.severity for f in contrast if f.p_value is not None and f.p_value < SUSPICIOUS_P), default=0.0)
+    return max((f.severity for f in contrast if _suspicious(f, 1)), default=0.0)
+
+
+def _suspicious(finding: Finding, comparisons: int) -> bool:
+    """Whether what one of several alike comparisons found hardly is chance."""
+    return finding.p_value is not None and finding.p_value * comparisons < SUSPICIOUS_P
+
+
+def _odd_servers(contrasts: Sequence[Finding]) -> Iterator[Suspects]:
+    """For each feature the servers that stand out in it."""
+    servers = len({f.subject.server for f in contrasts})
+    odd: dict[str, set[str]] = defaultdict(set)
+    for f in contrasts:
+        if _suspicious(f, servers):
+            odd[f.subject.feature].add(f"server={f.subject.server}")
+    yield from ((tuple(sorted(places)), feature) for feature, places in sorted(odd.items()))
+
+
+def _odd_segments(drift: Sequence[Finding]) -> Iterator[Suspects]:
+    """For each feature and each key of segments the values that changed, where others of the key did not."""
+    of_key: dict[tuple[str, str], dict[str, bool]] = defaultdict(dict)
+    segments = len({f.subject.segment for f in drift})
+    for f in drift:
+        if f.status is Status.MEASURED:
+            key = f.subject.segment.partition("=")[0]
+            of_key[f.subject.feature, key][f"segment={f.subject.segment}"] = _suspicious(f, segments)
+    for (feature, _), changed in sorted(of_key.items()):
+        if any(changed.values()) and not all(changed.values()):
+            yield tuple(sorted(place for place, odd in changed.items() if odd)), feature
+
+
+def _named_versions(versions: Collection[str], places: Collection[tuple[str, str]]) -> tuple[str, ...]:
+    """Versions as places; of a single one that runs on a single server, that too."""
+    named = tuple(sorted(f"version={v}" for v in versions))
+    servers = {s for v, s in places if v in versions}
+    return (*named, *(f"server={s}" for s in servers)) if len(versions) == len(servers) == 1 else named
+
+
+def _by_place(suspects: Iterable[Suspects]) -> dict[tuple[str, ...], list[str]]:
+    features: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for without, feature in suspects:
+        features[without].append(feature)
+    return features
+
+
+def _as_fault(finding: Finding, layout: Layout, place: Place) -> Finding:
+    """The finding, with a fault of the whole column as its component where it looks like one."""
+    span, cells = layout.spans[finding.subject.feature], layout.by_name[finding.subject.feature]
+    name = fault(cells, place.baseline[span], place.current[span])
+    return replace(finding, component=name) if name else finding
 
 
 def _where(subject: Subject) -> dict[str, str]:

@@ -50,7 +50,7 @@ def _model(service: Service, model: Model) -> dict[str, Any]:
         "fleet": service.fleet(model.name, environment=model.environment),
         "accuracy": _per_version(service, model, "accuracy"),
         "latency": _per_version(service, model, "latency"),
-        "latest": _latest(findings),
+        "latest": _latest(model, findings),
         "pictures": _pictures(service, model, findings),
     }
 
@@ -60,10 +60,10 @@ def _per_version(service: Service, model: Model, detector: str) -> list[dict[str
     return [finding_to_dict(f) for f in found if not f.subject.server]
 
 
-def _latest(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+def _latest(model: Model, findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """The drift and contrast findings of the newest window of the shortest length, worst first."""
-    compared = [f for f in findings if f.subject.feature and not f.subject.without_server]
-    return [finding_to_dict(f) for f in worst_first(_newest(compared))]
+    compared = [f for f in findings if f.subject.feature and not f.subject.without]
+    return [finding_to_dict(f) for f in worst_first(_newest(compared), model.spec.importance)]
 
 
 def _newest(findings: Sequence[Finding]) -> list[Finding]:
@@ -81,8 +81,10 @@ def _pictures(service: Service, model: Model, findings: Sequence[Finding]) -> li
         return []
     pictures: dict[str, dict[str, Any]] = {}
     drifted = [f for f in findings if f.detector == "drift" and f.status is Status.MEASURED and f.subject.feature]
-    plain = [f for f in drifted if not f.subject.without_server and f.subject.version in model.references]
-    for finding in worst_first(_newest(plain))[:MOST_PICTURES]:
+    plain = [
+        f for f in drifted if not (f.subject.without or f.subject.segment) and f.subject.version in model.references
+    ]
+    for finding in worst_first(_newest(plain), model.spec.importance)[:MOST_PICTURES]:
         name, window = finding.subject.feature, finding.window
         span, cells = layout.spans[name], layout.by_name[name]
         try:

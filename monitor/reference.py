@@ -15,7 +15,7 @@ import polars as pl
 import structlog
 
 from alerts.ledger import LedgerError
-from detectors.layout import Column, FeatureCells, Kind, Layout, LayoutError, fit_layout
+from detectors.layout import Column, Counts, FeatureCells, Kind, Layout, LayoutError, chosen_fifth, fit_layout
 from monitor.columns import (
     LATENCY,
     PREDICTION,
@@ -27,6 +27,7 @@ from monitor.columns import (
     number_column,
     prediction_columns,
     redact,
+    segment_value,
 )
 from monitor.config import ModelSpec, ReferenceWindow
 from monitor.decode import label_text
@@ -94,6 +95,7 @@ class References:
     def from_table(self, model: Model, table: pl.DataFrame, name: str, version: str, now: datetime) -> Model:
         """A reference from a table: a column per feature, and ``prediction`` or ``score`` if they are to be watched.
 
+        Columns of declared segments (``segments.NAME``, or ``NAME``) let each segment be compared with its own rows.
         The first reference of a model makes its layout. Raises LayoutError or TableError.
         """
         spec = _spec_of_table(model.spec, table)
@@ -116,7 +118,8 @@ class References:
                 counts = np.concatenate([counts, np.zeros(_layout(model).size - len(counts), np.int64)])
             else:
                 raise LayoutError(f"another process is making the layout of model {model.name!r}; try again soon")
-        return self._registry.save_reference(model, Reference(name, version, counts), now)
+        segments = _segment_counts(model, table, columns, counts)
+        return self._registry.save_reference(model, Reference(name, version, counts, segments), now)
 
     def from_window(self, model: Model, window: ReferenceWindow, now: datetime) -> Model:
         """A reference from a past window of the model's own traffic. Raises LayoutError while it has too few rows."""
@@ -133,7 +136,8 @@ class References:
             )
         name = window_name(window)
         counts = np.rint(traffic.counts()).astype(np.int64)
-        return self._registry.save_reference(model, Reference(name, "", counts), now)
+        segments = {s: np.rint(traffic.counts(segment=s)).astype(np.int64) for s in traffic.segments()}
+        return self._registry.save_reference(model, Reference(name, "", counts, segments), now)
 
     def after_rows(self, model: Model, more: int, now: datetime) -> None:
         """Note that rows of a model without a layout were written; enough of them make the layout."""
@@ -310,6 +314,33 @@ def _table_columns(spec: ModelSpec, table: pl.DataFrame) -> dict[str, tuple[Kind
             )
             columns[name] = (kind, column)
     return columns
+
+
+def _segment_counts(
+    model: Model, table: pl.DataFrame, columns: Mapping[str, tuple[Kind, Column]], whole: Counts
+) -> dict[str, Counts]:
+    """The counts of each declared segment that the table tells apart: by a column ``segments.NAME``, or ``NAME``.
+
+    The rows that chose the levels of a feature are left out here as they are in the counts of all rows, ``whole``.
+    """
+    counts: dict[str, Counts] = {}
+    every = np.ones(table.height, bool)
+    rest = every
+    layout = _layout(model)
+    chose = {n for n in columns if 0 < whole[layout.spans[n]].sum() < table.height}
+    if chose and model.spec.segments:
+        rest = ~chosen_fifth(_row_ids(table))
+    for name, declared in model.spec.segments.items():
+        column = next((c for c in (f"segments.{name}", name) if c in table.columns), None)
+        if column is None:
+            continue
+        values = [None if v is None else segment_value(name, v, declared) for v in table[column].to_list()]
+        of_row = np.array(values, object)
+        for value in sorted({v for v in values if v is not None}):
+            here = of_row == value
+            rows = {n: here & (rest if n in chose else every) for n in columns}
+            counts[value] = layout.count({n: c.take(rows[n]) for n, (_, c) in columns.items()})
+    return counts
 
 
 def _redacted(table: pl.DataFrame, spec: ModelSpec) -> pl.DataFrame:

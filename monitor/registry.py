@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -44,11 +45,16 @@ class UnknownModelError(LookupError):
 
 @dataclass(frozen=True)
 class Reference:
-    """Counts that windows are compared with. An empty version stands for all versions."""
+    """Counts that windows are compared with. An empty version stands for all versions.
+
+    segments
+        The counts of declared segments such as ``plan=vip``, where the reference can tell them apart.
+    """
 
     name: str
     version: str
     counts: Counts
+    segments: Mapping[str, Counts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,10 @@ class Registry:
                 "name": [reference.name],
                 "layout_id": [current.layout.id],
                 "counts": [reference.counts.astype(np.uint64)],
+                "segments": pl.Series([list(reference.segments)], dtype=pl.List(pl.String)),
+                "segment_counts": [
+                    np.concatenate([np.empty(0, np.int64), *reference.segments.values()]).astype(np.uint64)
+                ],
                 "added": [now],
             }
             self._store.insert("model_references", pl.DataFrame(row))
@@ -213,7 +223,7 @@ class Registry:
             key = (row["environment"], row["model"])
             compared = seen.get(key)
             if compared is not None and compared.layout is not None and compared.layout.id == row["layout_id"]:
-                reference = Reference(row["name"], row["version"], np.array(row["counts"], np.int64))
+                reference = _reference(row)
                 references = {**compared.references, reference.version: reference}
                 seen[key] = replace(compared, references=references)
         self._models.update(seen)  # at once: a model without its layout would be taken for a new one
@@ -247,6 +257,13 @@ class Registry:
 @functools.lru_cache(4096)
 def _layout(cells: str) -> Layout:
     return Layout.from_json(cells)
+
+
+def _reference(row: Mapping[str, Any]) -> Reference:
+    segments, size = row["segments"], len(row["counts"])
+    parts = np.array(row["segment_counts"], np.int64).reshape(len(segments), size)
+    counts = np.array(row["counts"], np.int64)
+    return Reference(row["name"], row["version"], counts, dict(zip(segments, parts, strict=True)))
 
 
 def _check_kinds(model: Model) -> None:

@@ -511,7 +511,7 @@ class Service:
             "model": name,
             "environment": environment,
             "at": end.isoformat(),
-            "findings": [finding_to_dict(f) for f in worst_first(findings)],
+            "findings": [finding_to_dict(f) for f in worst_first(findings, model.spec.importance)],
             "verdicts": verdicts,
         }
 
@@ -702,4 +702,4 @@ def _ledger_password(config: Config) -> str | None:
 
 def _rules(model: Model) -> ModelRules:
     spec = model.spec
-    return ModelRules(model.environment, model.name, spec.false_alarms_per_week, min(spec.windows))
+    return ModelRules(model.environment, model.name, spec.false_alarms_per_week, min(spec.windows), spec.importance)

@@ -105,6 +105,7 @@ def show_status(answer: dict[str, Any]) -> None:
         console.print(
             "[red]firing[/] "
             + escape(f"{incident['policy']}: {incident['model']} {_place(incident)}since {short(incident['since'])}")
+            + escape(f": {causes}" if (causes := _causes(incident)) else "")
         )
 
 
@@ -117,7 +118,7 @@ def verdict_lines(verdicts: list[dict[str, Any]]) -> list[str]:
     """
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for v in verdicts:
-        key = (v["state"], v["policy"], ", ".join(v["features"]), v["reason"])
+        key = (v["state"], v["policy"], _causes(v) or ", ".join(v["features"]), _remark(v))
         groups.setdefault(key, []).append(_place(v).strip())
     lines = []
     for (state, policy, features, reason), places in groups.items():
@@ -137,6 +138,21 @@ def short(time: str) -> str:
     return time[:16].replace("T", " ") + "Z"
 
 
+def _causes(row: dict[str, Any]) -> str:
+    """The features that changed, with what changed and where.
+
+    >>> _causes({"causes": [{"feature": "age", "component": "missing", "where": "server s3"}]})
+    'age (missing, only server s3)'
+    """
+    about = [(c["feature"], (c["component"], c["where"] and f"only {c['where']}")) for c in row.get("causes", [])]
+    return ", ".join(f"{feature} ({', '.join(filter(None, known))})" for feature, known in about)
+
+
+def _remark(verdict: dict[str, Any]) -> str:
+    info = ", ".join(verdict.get("info", []))
+    return "; ".join(filter(None, (verdict["reason"], info and f"changed by less than matters: {info}")))
+
+
 def _place(row: dict[str, Any]) -> str:
     return "".join(f"{name} {row[name]} " for name in ("version", "server", "segment") if row.get(name))
 
@@ -150,7 +166,7 @@ def _show_volume(console: Console, findings: list[dict[str, Any]]) -> None:
 
 
 def _show_features(console: Console, findings: list[dict[str, Any]], detector: str, title: str) -> None:
-    rows = [f for f in findings if f["detector"] == detector and "feature" in f and "without_server" not in f]
+    rows = [f for f in findings if f["detector"] == detector and "feature" in f and "without" not in f]
     measured = [f for f in rows if f["status"] == "measured"]
     differ = [f for f in measured if f["severity"] > 0]
     if rows and not measured:

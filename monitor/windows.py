@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from monitor.store import Store
 
 LATE_ALLOWANCE = timedelta(minutes=2)
 """How long after its end a window waits for events that are still on their way."""
+PARTS = ("version", "server")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -101,17 +102,26 @@ class Traffic:
         weights, rows = self._weights(self._mask(**where))
         return float((weights * rows).sum())
 
-    def counts(self, **where: str) -> NDArray[Any]:
+    def counts(self, without: Collection[str] = (), **where: str) -> NDArray[Any]:
         """The count vector: raw where all rows have one weight, else scaled to the effective number of rows.
 
-        ``where``: version, server, segment (default '', everything), role (default live), without_server.
+        ``where``: version, server, segment (default '', everything), role (default live). ``without``: as a finding's
+        subject has it; segments that are left out must be values of one key, so that no row is left out twice.
         """
-        mask = self._mask(**where)
-        weights, rows = self._weights(mask)
+        left_out = [place.removeprefix("segment=") for place in without if place.startswith("segment=")]
+        others = [place for place in without if not place.startswith("segment=")]
+        mask = self._mask(without=others, **where)
+        signs = mask.astype(np.int64)
+        for segment in left_out:
+            signs -= self._mask(without=others, **where | {"segment": segment})
+        used = signs != 0
+        weights, rows = self._weights(used)
+        signs = signs[used]
         if len(np.unique(weights)) <= 1:
-            return np.asarray(self.matrix[mask].sum(axis=0), np.int64)
-        effective = (weights * rows).sum() ** 2 / (weights**2 * rows).sum()
-        return np.asarray(weights @ self.matrix[mask] * (effective / (weights * rows).sum()))
+            return np.asarray(signs @ self.matrix[used], np.int64)
+        total = float((signs * weights * rows).sum())
+        effective = total**2 / float((signs * weights**2 * rows).sum()) if total else 0.0
+        return np.asarray((signs * weights) @ self.matrix[used] * (effective / total if total else 0.0))
 
     def places(self) -> list[tuple[str, str]]:
         """The versions and servers with live traffic."""
@@ -122,17 +132,35 @@ class Traffic:
         table = self.table
         return table["weight"].to_numpy()[mask], table["rows"].to_numpy()[mask].astype(np.float64)
 
+    def segments(self, **where: str) -> list[str]:
+        """The segments with live traffic, such as ``plan=vip``."""
+        rows = self.table.filter((pl.col("role") == "live") & (pl.col("segment") != "") & (pl.col("rows") > 0))
+        return sorted(
+            {r["segment"] for r in rows.iter_rows(named=True) if all(r[k] == v for k, v in where.items() if v)}
+        )
+
     def _mask(
-        self, version: str = "", server: str = "", segment: str = "", role: str = "live", without_server: str = ""
+        self,
+        version: str = "",
+        server: str = "",
+        segment: str = "",
+        role: str = "live",
+        without: Collection[str] = (),
     ) -> NDArray[np.bool_]:
         chosen = (pl.col("segment") == segment) & (pl.col("role") == role)
         if version:
             chosen &= pl.col("version") == version
         if server:
             chosen &= pl.col("server") == server
-        if without_server:
-            chosen &= pl.col("server") != without_server
+        if without:
+            chosen &= ~_all_of(without)
         return self.table.select(chosen).to_series().to_numpy()
+
+
+def _all_of(places: Collection[str]) -> pl.Expr:
+    """Rows of any of the servers, of any of the versions; of the versions on the servers where both are named."""
+    named = {kind: [p.removeprefix(f"{kind}=") for p in places if p.startswith(f"{kind}=")] for kind in PARTS}
+    return pl.all_horizontal(pl.col(kind).is_in(names) for kind, names in named.items() if names)
 
 
 def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> Traffic:

@@ -14,6 +14,7 @@ from alerts.incidents import Incident
 from alerts.ledger.evaluations import finish_evaluation
 from alerts.ledger.records import Claim, Message, TimelineEntry
 from alerts.ledger.schema import EPOCH, actions, incidents, outbox, reports, timeline
+from alerts.places import Cause
 
 UNSETTLED = ("pending", "firing")
 
@@ -41,7 +42,7 @@ class Book:
 
     def keep(self, incident: Incident, *, new: bool) -> None:
         """Store an incident."""
-        values = asdict(incident)
+        values = {**asdict(incident), "causes": [c.to_dict() for c in incident.causes]}
         if new:
             self.connection.execute(insert(incidents).values(values))
         else:
@@ -51,7 +52,8 @@ class Book:
         query = select(incidents).where(*where).order_by(incidents.c.since, incidents.c.key)
         for row in self.connection.execute(query):
             values = row._asdict()
-            yield Incident(**values | {name: tuple(values[name]) for name in ("features", "evidence")})
+            values |= {name: tuple(values[name]) for name in ("features", "evidence")}
+            yield Incident(**values | {"causes": tuple(map(Cause.from_dict, values["causes"]))})
 
     # The time line
 

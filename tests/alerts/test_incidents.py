@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from alerts.incidents import Change, Incident, advance, incident_key, retire
 from alerts.messages import alert_body
+from alerts.places import Cause
 from alerts.policy import Policy, State, Verdict, judge
 
 POLICY = Policy("inputs", "drift", hold=2, clear=2)
@@ -158,3 +159,21 @@ def test_what_was_seen_is_told_while_it_is_so_and_not_after() -> None:
     well = judge(policy, [finding("silence", 1, severity=0.1, server="b")], alpha=0.0)[0]
     incident, change = advance(incident, well, policy, BEGIN + HOUR)
     assert (incident.state, change, incident.reason) == ("resolved", "cleared", "")
+
+
+def test_each_cause_says_since_when_it_has_been_there_in_drifted_windows_in_a_row() -> None:
+    def causes(number: int, *features: str) -> Verdict:
+        named = tuple(Cause(f, "missing", "server s3", 2.0, window(number).start) for f in features)
+        state: State = "drifted" if features else "ok"
+        return Verdict("inputs", state, "2", "", "", window(number), features=features, causes=named)
+
+    incident = Incident.of(POLICY, verdict(0, "ok"))
+    windows = [("a",), ("a", "b"), (), ("a",), ("b", "a")]
+    seen = []
+    for i, features in enumerate(windows):
+        incident, _ = advance(incident, causes(i, *features), POLICY, window(i).end)
+        seen.append({c.feature: c.since for c in incident.causes})
+    starts = [window(i).start for i in range(len(windows))]
+    assert seen[1] == {"a": starts[0], "b": starts[1]}
+    assert seen[2] == seen[1], "what it was is kept while nothing is drifted"
+    assert seen[4] == {"a": starts[3], "b": starts[4]}

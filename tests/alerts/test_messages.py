@@ -12,6 +12,7 @@ from alerting import BEGIN, action, window
 
 from alerts.incidents import Incident
 from alerts.messages import alert_body, rollback_body
+from alerts.places import Cause
 from alerts.policy import Policy, Verdict
 
 WORST_TEXTS = ["\x00" * 3000, "\U0001f600" * 3000, '"' * 3000, "\\" * 3000]
@@ -57,3 +58,11 @@ def test_an_alert_says_in_a_sentence_what_is_wrong_and_why_it_ended() -> None:
     over = replace(incident, reason="server s3 no longer serves")
     cleared = json.loads(alert_body(over, "cleared", BEGIN))["data"]["summary"]
     assert cleared == "server outlier of churn, version 2, server s3 is over: server s3 no longer serves"
+
+
+def test_an_alert_says_what_changed_and_in_which_place_only() -> None:
+    verdict = Verdict("p", "drifted", "", "", "", window(0))
+    causes = (Cause("age", "missing", "server s3", 9.0, BEGIN), Cause("income", "location", "", 2.0, BEGIN))
+    incident = replace(Incident.of(Policy("p", "drift"), verdict), features=("age", "income"), causes=causes)
+    summary = json.loads(alert_body(incident, "found", BEGIN))["data"]["summary"]
+    assert summary == "drift of churn: age (missing, only server s3), income (location)"

@@ -81,7 +81,7 @@ def test_drift_is_judged_per_version_and_segment_and_not_per_server() -> None:
         drift("a", 0.5, version="2"),
         drift("a", 0.5, segment="country=de"),
         drift("a", 1e-9, server="s1"),
-        drift("a", 1e-9, without_server="s1"),
+        drift("a", 1e-9, without=("server=s1",)),
     ]
     verdicts = {(v.version, v.server, v.segment): v.state for v in judge(DRIFT, findings, 0.01)}
     assert verdicts == {("1", "", ""): "drifted", ("2", "", ""): "ok", ("", "", "country=de"): "ok"}
@@ -177,18 +177,39 @@ def outlier(*servers: str) -> list[Finding]:
     return [finding("server_outlier", p=1e-12, server=s, version="2", feature="age") for s in servers]
 
 
+SEEN = {"shared": 0.01, "shared_high": 0.05}
+"""The rest surely has none of the change."""
+
+
+def without(feature: str, *places: str, p: float | None = 0.3, severity: float = 2.0, **more: Any) -> Finding:
+    """Drift when the places are left out, which have 100 of 1000 rows each."""
+    return drift(feature, p, severity, **{"without": places, "effects": SEEN, "n": 1000 - 100 * len(places), **more})
+
+
 def explained(findings: list[Finding], policy: Policy = DRIFT) -> Verdict:
-    verdicts = explain(policy, judge(policy, findings, 0.01), judge(OUTLIER, findings, 0.01), findings, 0.01)
-    return only(verdicts)
+    """The verdict on the whole model."""
+    return next(v for _, v in told(findings, policy) if not (v.server or v.version or v.segment))
+
+
+def told(findings: list[Finding], *policies: Policy) -> list[tuple[Policy, Verdict]]:
+    watching = (*policies, OUTLIER)
+    return explain([(p, v) for p in watching for v in judge(p, findings, 0.01)], findings, 0.01)
+
+
+def answers(findings: list[Finding], *policies: Policy) -> list[tuple[str, str, str]]:
+    """What is told: policy, feature and place."""
+    return [(p.name, c.feature, c.where) for p, v in told(findings, *policies) for c in v.causes]
 
 
 def test_drift_that_is_gone_without_the_outlier_is_the_servers() -> None:
-    verdict = explained([drift("age", 1e-9), drift("age", 0.3, without_server="s3"), *outlier("s3")])
+    findings = [drift("age", 1e-9), without("age", "server=s3"), *outlier("s3")]
+    verdict = explained(findings)
     assert (verdict.state, verdict.features, verdict.reason) == ("ok", (), "explained by server s3")
+    assert answers(findings, DRIFT) == [("servers", "age", "server s3")]
 
 
 def test_drift_that_is_too_small_to_matter_without_the_outlier_is_the_servers() -> None:
-    verdict = explained([drift("age", 1e-9), drift("age", 1e-5, 0.4, without_server="s3"), *outlier("s3")])
+    verdict = explained([drift("age", 1e-9), without("age", "server=s3", p=1e-5, severity=0.4), *outlier("s3")])
     assert verdict.state == "ok"
 
 
@@ -197,30 +218,101 @@ def test_only_the_explained_features_are_dropped() -> None:
         [
             drift("age", 1e-9, severity=9.0, value=0.9),
             drift("income", 1e-9, value=0.4),
-            drift("age", 0.3, without_server="s3"),
-            drift("income", 0.3, without_server="s3"),  # gone as well, but no outlier verdict pins it on s3
+            without("age", "server=s3"),
+            without("income", "server=s3"),  # gone as well, but no outlier verdict pins it on s3
             *outlier("s3"),
         ]
     )
     assert (verdict.state, verdict.features, verdict.value) == ("drifted", ("income",), 0.4)
     assert verdict.evidence == (drift("income", 1e-9).id,)
     assert verdict.reason == "age explained by server s3"
+    assert [c.where for c in verdict.causes] == ["server s3"]
 
 
 @pytest.mark.parametrize(
     "others",
     [
-        [drift("age", 1e-9, without_server="s3"), *outlier("s3")],  # the fleet drifted too
-        [drift("age", None, status=Status.NOT_ENOUGH_DATA, without_server="s3"), *outlier("s3")],  # not known
-        [drift("age", 0.3, without_server="s3")],  # no outlier
-        [drift("age", 0.3, without_server="s4"), *outlier("s3")],  # another server left out
-        [drift("age", 0.3, without_server="s3", version="2"), *outlier("s3")],  # another version
+        [without("age", "server=s3", p=1e-9), *outlier("s3")],  # the fleet drifted too
+        [without("age", "server=s3", p=None, status=Status.NOT_ENOUGH_DATA), *outlier("s3")],  # not known
+        [without("age", "server=s3", effects={}), *outlier("s3")],  # the server itself did not change
+        [without("age", "server=s3", effects={"shared": 0.3, "shared_high": 0.9}), *outlier("s3")],  # too few rows left
+        [without("age", "server=s4"), *outlier("s3")],  # another server left out
+        [without("age", "server=s3", version="2"), *outlier("s3")],  # another version
         outlier("s3"),
     ],
 )
 def test_otherwise_the_drift_stays(others: list[Finding]) -> None:
     verdict = explained([drift("age", 1e-9), *others])
     assert (verdict.state, verdict.features) == ("drifted", ("age",))
+
+
+# One answer per change
+
+
+CONTRAST = Policy("versions", "version_contrast")
+
+
+def contrast(feature: str, p: float, version: str = "2", **more: Any) -> Finding:
+    return finding("version_contrast", p=p, baseline="version:1", version=version, feature=feature, **more)
+
+
+def test_two_bad_servers_are_one_place() -> None:
+    findings = [drift("age", 1e-9), without("age", "server=s3", "server=s4"), *outlier("s3", "s4")]
+    assert answers(findings, DRIFT) == [("servers", "age", "servers s3 and s4")] * 2
+
+
+def test_where_routing_is_unknown_the_drift_itself_names_the_server() -> None:
+    assert answers([drift("age", 1e-9), without("age", "server=s3")], DRIFT) == [("inputs", "age", "server s3")]
+
+
+def test_a_bad_version_is_told_by_its_contrast_and_by_no_server() -> None:
+    findings = [drift("age", 1e-9), contrast("age", 1e-9), without("age", "version=2")]
+    assert answers(findings, DRIFT, CONTRAST) == [("versions", "age", "version 2")]
+
+
+def test_a_version_on_a_single_server_is_named_with_it() -> None:
+    findings = [drift("age", 1e-9), without("age", "version=2", "server=s5")]
+    assert answers(findings, DRIFT) == [("inputs", "age", "version 2 on server s5")]
+
+
+def test_when_the_old_version_changed_the_new_one_is_not_accused() -> None:
+    findings = [drift("age", 1e-9), contrast("age", 1e-9), without("age", "version=1")]
+    assert answers(findings, DRIFT, CONTRAST) == [("inputs", "age", "version 1")]
+    accused = next(v for p, v in told(findings, DRIFT, CONTRAST) if p is CONTRAST)
+    assert (accused.state, accused.reason) == ("ok", "explained by version 1")
+
+
+def test_a_version_is_not_accused_for_one_bad_server_of_its() -> None:
+    findings = [contrast("age", 1e-9), contrast("age", 0.4, without=("server=s3",)), *outlier("s3")]
+    assert answers(findings, CONTRAST) == [("servers", "age", "server s3")]
+
+
+def test_a_bad_segment_is_told_once() -> None:
+    north, south = drift("age", 1e-9, segment="region=north"), drift("age", 0.6, segment="region=south")
+    findings = [drift("age", 1e-9), north, south, without("age", "segment=region=north")]
+    assert answers(findings, DRIFT) == [("inputs", "age", "segment region=north")]
+    assert explained(findings).reason == "explained by segment region=north"
+
+
+def test_a_change_everywhere_is_not_told_again_for_each_segment() -> None:
+    findings = [drift("age", 1e-9), *(drift("age", 1e-6, segment=f"plan={plan}") for plan in ("vip", "free"))]
+    assert answers(findings, DRIFT) == [("inputs", "age", "")]
+
+
+def test_of_several_places_that_explain_a_change_the_one_with_the_fewest_rows_is_named() -> None:
+    findings = [drift("age", 1e-9), without("age", "version=2", n=500), without("age", "server=s3"), *outlier("s3")]
+    assert answers(findings, DRIFT) == [("servers", "age", "server s3")]
+
+
+def test_importance_orders_root_causes() -> None:
+    findings = [drift("a", 1e-9, severity=4.0), drift("b", 1e-9, severity=3.0)]
+    assert only(judge(DRIFT, findings, 0.01)).features == ("a", "b")
+    assert only(judge(DRIFT, findings, 0.01, {"a": 0.5})).features == ("b", "a")
+
+
+def test_what_is_sure_but_too_small_is_info() -> None:
+    verdict = only(judge(DRIFT, [drift("a", 1e-9, severity=0.4), drift("b", 0.5, severity=0.0)], 0.01))
+    assert (verdict.state, verdict.info) == ("ok", ("a",))
 
 
 # Which policies judge a window

@@ -54,7 +54,7 @@ def test_merging_is_adding() -> None:
     both = traffic([("1", "a", 1.0, [1, 2]), ("2", "b", 1.0, [10, 20])])
     assert both.counts().tolist() == [11, 22]
     assert both.counts(version="1").tolist() == [1, 2]
-    assert both.counts(without_server="a").tolist() == [10, 20]
+    assert both.counts(without=["server=a"]).tolist() == [10, 20]
     assert (both.rows(), both.requests()) == (33, 33.0)
 
 

@@ -6,7 +6,7 @@ SELECT
     component AS "Change",
     version AS "Version",
     server AS "Server",
-    without_server AS "Without server",
+    arrayStringConcat(without, ', ') AS "Without",
     severity AS "Severity",
     value AS "Value",
     p_value AS "p",

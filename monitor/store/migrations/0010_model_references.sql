@@ -7,6 +7,8 @@ CREATE TABLE IF NOT EXISTS model_references
     name String,
     layout_id String,
     counts Array(UInt64),
+    segments Array(String),
+    segment_counts Array(UInt64),
     added DateTime64(3, 'UTC')
 )
 ENGINE = ReplacingMergeTree

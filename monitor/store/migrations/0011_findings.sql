@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS findings
     server LowCardinality(String),
     segment LowCardinality(String),
     feature LowCardinality(String),
-    without_server LowCardinality(String),
+    without Array(String),
     baseline LowCardinality(String),
     id String,
     status LowCardinality(String),
