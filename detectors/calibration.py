@@ -135,29 +135,49 @@ def calibrate(z: Floats, exposure: Floats, past: Past, one_sided: Flags, *, last
     )
 
 
-def calibrated_scores(
-    scores: Sequence[Score], exposure: float, pasts: Mapping[str, Past], *, lasting: bool
-) -> tuple[list[Score], dict[str, Mode]]:
-    """The scores of one feature with calibrated ``z`` and ``p_value``, and what each rests on, by component.
+@dataclass(frozen=True)
+class Usual:
+    """What the scores of one subject were in earlier windows.
 
-    ``effect`` stays what was measured. To judge many features at once, ``calibrate`` is quicker.
-
-    pasts
-        Per component the past of that score alone: one column.
+    columns
+        Of ``past``, by feature and component.
+    lasting
+        See ``calibrate``.
     """
-    found: list[Score] = []
-    modes: dict[str, Mode] = {}
-    for score in scores:
-        past = pasts.get(score.component, NO_PAST)
-        one_sided = np.array([score.component in ONE_SIDED])
-        now = calibrate(np.array([score.z]), np.array([exposure]), past, one_sided, lasting=lasting)
-        known = bool(now.from_history[0])
-        found.append(replace(score, p_value=float(now.p_value[0]), z=float(now.z[0])) if known else score)
-        modes[score.component] = Mode.HISTORY if known else Mode.INDEPENDENT_ROWS
-    return found, modes
 
+    columns: Mapping[tuple[str, str], int]
+    past: Past
+    lasting: bool = False
 
-NO_PAST = Past(np.empty((0, 1)), np.empty((0, 1)), timedelta(hours=1), timedelta(hours=1))
+    @property
+    def is_known(self) -> bool:
+        """Whether there were enough windows to tell what is usual."""
+        return bool(self.past.enough.any())
+
+    def calibrated(
+        self, names: Sequence[str], exposures: Sequence[float], found: Sequence[Sequence[Score]]
+    ) -> tuple[list[list[Score]], list[Mode]]:
+        """The scores of some features with calibrated ``z`` and ``p_value``, and what they rest on, by feature.
+
+        ``effect`` stays what was measured. A score that no earlier window had, such as a first missing value, is judged
+        as for independent rows, whatever the mode of the feature's other scores.
+        """
+        flat = [(i, score) for i, scores in enumerate(found) for score in scores]
+        columns = np.array([self.columns.get((names[i], s.component), -1) for i, s in flat], dtype=np.int64)
+        if not (columns >= 0).any():
+            return [list(scores) for scores in found], [Mode.INDEPENDENT_ROWS] * len(found)
+        of_past = np.where(columns >= 0, self.past.z[:, columns], np.nan)
+        past = replace(self.past, z=of_past, exposure=self.past.exposure[:, columns])
+        one_sided = np.array([s.component in ONE_SIDED for _, s in flat])
+        exposure = np.array([exposures[i] for i, _ in flat])
+        now = calibrate(np.array([s.z for _, s in flat]), exposure, past, one_sided, lasting=self.lasting)
+        scores: list[list[Score]] = [[] for _ in found]
+        modes = [Mode.INDEPENDENT_ROWS] * len(found)
+        told = zip(flat, now.p_value.tolist(), now.z.tolist(), now.from_history.tolist(), strict=True)
+        for (i, score), p_value, z, known in told:
+            scores[i].append(replace(score, p_value=p_value, z=z) if known else score)
+            modes[i] = Mode.HISTORY if known else modes[i]
+        return scores, modes
 
 
 def _independent(z: Floats, one_sided: Flags) -> Calibrated:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.calibration import Mode, Usual
 from detectors.effects import jensen_shannon, location_auc, psi, wasserstein_sd
 from detectors.finding import Contribution, Finding, Status, Subject, Window
 from detectors.layout import Counts, FeatureCells, Layout
@@ -49,6 +50,10 @@ class Comparison:
     effects: Mapping[str, float] = field(default_factory=dict)
     contributions: tuple[Contribution, ...] = ()
     message: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    calibrated: Mapping[str, float] = field(default_factory=dict)
+    exposure: float = 0.0
+    mode: str = ""
 
 
 def compare_feature(
@@ -79,17 +84,37 @@ def compare_feature(
     return compare_features([Case(cells, baseline.astype(np.float64), current.astype(np.float64))], minimum_rows)[0]
 
 
-def compare_features(cases: Sequence[Case], minimum_rows: int = 200) -> list[Comparison]:
-    """``compare_feature`` of each case, many times as fast as one after the other."""
-    enough = [min(_rows(case)) >= max(minimum_rows, 1) for case in cases]
-    scores = iter(scores_of([case for case, judged in zip(cases, enough, strict=True) if judged]))
+def compare_features(
+    cases: Sequence[Case],
+    minimum_rows: int = 200,
+    usual: Usual | None = None,
+    exposures: Mapping[str, float] | None = None,
+) -> list[Comparison]:
+    """``compare_feature`` of each case, many times as fast as one after the other.
+
+    usual
+        What the scores were in earlier windows: then p-values and severities are as these make them.
+    exposures
+        Of features whose baseline is of another time; see ``detectors.seasons.Expectation``.
+    """
+    judged = [case for case in cases if min(_rows(case)) >= max(minimum_rows, 1)]
+    exposed = [(exposures or {}).get(case.cells.name, _exposure(case)) for case in judged]
+    raw = scores_of(judged)
+    scores, modes = raw, [Mode.INDEPENDENT_ROWS] * len(raw)
+    if usual is not None:
+        scores, modes = usual.calibrated([case.cells.name for case in judged], exposed, raw)
+    found = iter(map(_compared, judged, raw, scores, exposed, modes))
     return [
-        _compared(case, next(scores)) if judged else _not_judged(case, minimum_rows)
-        for case, judged in zip(cases, enough, strict=True)
+        next(found) if min(_rows(case)) >= max(minimum_rows, 1) else _not_judged(case, minimum_rows) for case in cases
     ]
 
 
-def _compared(case: Case, scores: list[Score]) -> Comparison:
+def _exposure(case: Case) -> float:
+    n, m = float(case.current.sum()), float(case.baseline.sum())
+    return n * m / (n + m)
+
+
+def _compared(case: Case, raw: Sequence[Score], scores: Sequence[Score], exposure: float, mode: Mode) -> Comparison:
     component, severity = _explain(scores)
     effects = _effects(*case)
     return Comparison(
@@ -101,6 +126,10 @@ def _compared(case: Case, scores: list[Score]) -> Comparison:
         severity=severity,
         effects=effects,
         contributions=_contributions(*case),
+        scores={score.component: score.z for score in raw},
+        calibrated={score.component: score.z for score in scores},
+        exposure=exposure,
+        mode=mode,
     )
 
 
@@ -134,6 +163,8 @@ def drift_findings(
     current: Counts | NDArray[np.float64],
     minimum_rows: int,
     features: Collection[str] | None = None,
+    usual: Usual | None = None,
+    exposures: Mapping[str, float] | None = None,
 ) -> list[Finding]:
     """One finding for each feature of the layout, or for those named: ``compare_feature`` on its cells.
 
@@ -141,6 +172,8 @@ def drift_findings(
 
     detector, baseline_name
         What the findings call themselves and their other side, such as ``drift`` and ``reference:training``.
+    usual, exposures
+        As for ``compare_features``.
     """
     judged = [cells for cells in layout.features if features is None or cells.name in features]
     current, baseline = current.astype(np.float64), baseline.astype(np.float64)
@@ -162,8 +195,12 @@ def drift_findings(
             effects=found.effects,
             contributions=found.contributions,
             message=found.message,
+            scores=found.scores,
+            calibrated=found.calibrated,
+            exposure=found.exposure,
+            mode=found.mode,
         )
-        for case, found in zip(cases, compare_features(cases, minimum_rows), strict=True)
+        for case, found in zip(cases, compare_features(cases, minimum_rows, usual, exposures), strict=True)
     ]
 
 

@@ -76,6 +76,12 @@ class Finding:
         Effect over its tolerance: below 1 it is too small to matter, however sure it is. Ranks features.
     effects
         Named effect sizes beside the p-value.
+    scores, calibrated
+        By component the score as for independent rows, and as its past makes it. What later windows are held against.
+    exposure
+        How much a difference between days shows in the scores; see ``detectors.seasons.Expectation``.
+    mode
+        What the p-value rests on: ``independent rows`` or ``history``.
     """
 
     window: Window
@@ -94,6 +100,10 @@ class Finding:
     effects: Mapping[str, float] = field(default_factory=dict)
     contributions: tuple[Contribution, ...] = ()
     message: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    calibrated: Mapping[str, float] = field(default_factory=dict)
+    exposure: float = 0.0
+    mode: str = ""
 
     @property
     def id(self) -> str:

@@ -7,7 +7,7 @@ import difflib
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import parse_qs, urlsplit
@@ -231,6 +231,7 @@ class ModelSpec(_Spec):
     label_delay: Annotated[Duration, AfterValidator(_delay)] = timedelta(days=1)
     reference: ReferenceSpec | None = None
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    holidays: tuple[date, ...] = ()
     owner: str = ""
     routing: Literal["unknown", "random"] = "unknown"
     monitors: tuple[Monitor, ...] = get_args(Monitor)

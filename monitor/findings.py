@@ -22,7 +22,7 @@ def save_findings(store: Store, findings: Sequence[Finding], now: datetime) -> N
     if not findings:
         return
     subjects = {name: [getattr(f.subject, name) for f in findings] for name in PLACE}
-    plain = ("detector", "baseline", "id", "status", "component", "message")
+    plain = ("detector", "baseline", "id", "status", "component", "message", "mode")
     numbers = {name: [_number(getattr(f, name)) for f in findings] for name in ("value", "low", "high", "p_value")}
     store.insert(
         "findings",
@@ -44,6 +44,10 @@ def save_findings(store: Store, findings: Sequence[Finding], now: datetime) -> N
                 "contribution_cells": texts([[c.cell for c in f.contributions] for f in findings]),
                 "contribution_baselines": floats([[c.baseline_share for c in f.contributions] for f in findings]),
                 "contribution_shares": floats([[c.share for c in f.contributions] for f in findings]),
+                "score_names": texts([list(f.scores) for f in findings]),
+                "score_values": floats([list(f.scores.values()) for f in findings]),
+                "score_calibrated": floats([[f.calibrated[name] for name in f.scores] for f in findings]),
+                "exposure": [float(f.exposure) for f in findings],
                 "measured": [now] * len(findings),
             },
             schema_overrides=dict.fromkeys(numbers, pl.Float64),
@@ -84,6 +88,7 @@ def finding_to_dict(finding: Finding) -> dict[str, Any]:
             {"cell": c.cell, "baseline_share": c.baseline_share, "share": c.share} for c in finding.contributions
         ],
         "message": finding.message,
+        "mode": finding.mode,
     }
 
 
@@ -103,6 +108,10 @@ def _finding(row: dict[str, Any]) -> Finding:
         effects=dict(zip(row["effect_names"], row["effect_values"], strict=True)),
         contributions=tuple(Contribution(*c) for c in cells),
         message=row["message"],
+        scores=dict(zip(row["score_names"], row["score_values"], strict=True)),
+        calibrated=dict(zip(row["score_names"], row["score_calibrated"], strict=True)),
+        exposure=row["exposure"],
+        mode=row["mode"],
     )
 
 

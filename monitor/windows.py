@@ -115,13 +115,7 @@ class Traffic:
         for segment in left_out:
             signs -= self._mask(without=others, **where | {"segment": segment})
         used = signs != 0
-        weights, rows = self._weights(used)
-        signs = signs[used]
-        if len(np.unique(weights)) <= 1:
-            return np.asarray(signs @ self.matrix[used], np.int64)
-        total = float((signs * weights * rows).sum())
-        effective = total**2 / float((signs * weights**2 * rows).sum()) if total else 0.0
-        return np.asarray((signs * weights) @ self.matrix[used] * (effective / total if total else 0.0))
+        return combined(self.matrix[used], *self._weights(used), signs[used])
 
     def places(self) -> list[tuple[str, str]]:
         """The versions and servers with live traffic."""
@@ -161,6 +155,26 @@ def _all_of(places: Collection[str]) -> pl.Expr:
     """Rows of any of the servers, of any of the versions; of the versions on the servers where both are named."""
     named = {kind: [p.removeprefix(f"{kind}=") for p in places if p.startswith(f"{kind}=")] for kind in PARTS}
     return pl.all_horizontal(pl.col(kind).is_in(names) for kind, names in named.items() if names)
+
+
+def combined(
+    matrix: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    signs: NDArray[np.int64] | int = 1,
+) -> NDArray[Any]:
+    """The sum of count vectors: raw where all have one weight, else scaled to the effective number of rows.
+
+    >>> vectors, weights, rows = np.array([[2, 2], [1, 0]]), np.array([1.0, 4.0]), np.array([4.0, 1.0])
+    >>> combined(vectors, weights, rows), combined(vectors, weights * 0 + 3, rows)
+    (array([2.4, 0.8]), array([3, 2]))
+    """
+    signs = np.broadcast_to(signs, len(matrix))
+    if len(np.unique(weights)) <= 1:
+        return np.asarray(signs @ matrix, np.int64)
+    total = float((signs * weights * rows).sum())
+    effective = total**2 / float((signs * weights**2 * rows).sum()) if total else 0.0
+    return np.asarray((signs * weights) @ matrix * (effective / total if total else 0.0))
 
 
 def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> Traffic:

@@ -28,6 +28,11 @@ CREATE TABLE IF NOT EXISTS findings
     contribution_baselines Array(Float64),
     contribution_shares Array(Float64),
     message String,
+    score_names Array(LowCardinality(String)),
+    score_values Array(Float64),
+    score_calibrated Array(Float64),
+    exposure Float64,
+    mode LowCardinality(String),
     measured DateTime64(3, 'UTC')
 )
 ENGINE = ReplacingMergeTree(measured)

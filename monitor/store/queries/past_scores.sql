@@ -1,0 +1,25 @@
+-- What the scores of comparisons were in the windows of one length in a span, one row for each component.
+SELECT
+    start,
+    detector,
+    baseline,
+    version,
+    server,
+    segment,
+    feature,
+    exposure,
+    score_name,
+    score,
+    calibrated
+FROM
+(
+    SELECT start, detector, baseline, version, server, segment, feature, exposure, score_names, score_values, score_calibrated
+    FROM findings FINAL
+    WHERE environment = {environment:String} AND model = {model:String}
+        AND end > {since:DateTime64(3, 'UTC')} AND end <= {until:DateTime64(3, 'UTC')}
+        AND dateDiff('second', start, end) = {seconds:Int64} AND toUnixTimestamp(start) % {seconds:Int64} = 0
+        AND detector IN ('drift', 'server_outlier', 'version_contrast')
+        AND empty(without) AND notEmpty(score_names)
+)
+ARRAY JOIN score_names AS score_name, score_values AS score, score_calibrated AS calibrated
+ORDER BY start

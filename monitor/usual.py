@@ -1,0 +1,178 @@
+"""What is usual of a model: the traffic of the same hours in the weeks before, and the scores of earlier windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from detectors.calibration import LEAST_SPAN, Past, Usual
+from detectors.finding import Subject, Window
+from detectors.layout import Layout
+from detectors.seasons import SLOTS, SPAN, BySlot, expectation
+from monitor.folding import HOUR, span
+from monitor.registry import Model
+from monitor.store import Store
+from monitor.windows import combined
+
+LEAST_COVERED = 0.9
+"""Share of a window's rows whose hours must have a past, for the past to be what it is held against."""
+HISTORY = "history"
+"""What the baseline is called."""
+EPOCH = date(1970, 1, 1)
+SEPARATOR = "\x1f"
+Place = tuple[str, str, str, str, str]
+"""Detector, baseline, version, server and segment."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the hours of a window usually hold.
+
+    counts
+        Over the layout, as a reference has them; ``segments`` those of each segment that has a past.
+    exposures
+        By feature, and by segment before it; see ``detectors.seasons.Expectation``.
+    """
+
+    counts: NDArray[np.float64]
+    segments: Mapping[str, NDArray[np.float64]]
+    exposures: Mapping[tuple[str, str], float]
+
+    def exposures_of(self, segment: str) -> dict[str, float]:
+        """Those of one segment, or of everything."""
+        return {feature: value for (of, feature), value in self.exposures.items() if of == segment}
+
+
+@dataclass(frozen=True)
+class UsualScores:
+    """The scores of earlier windows of one length, by place."""
+
+    length: timedelta
+    rows: Mapping[Place, pl.DataFrame] = field(default_factory=dict)
+    _made: dict[Place, Usual] = field(default_factory=dict, init=False)
+
+    def of(self, detector: str, baseline: str, subject: Subject, *, lasting: bool = False) -> Usual | None:
+        """Those of a subject; None where it had none. Where a place is left out, those of the whole are as good."""
+        place = (detector, baseline, subject.version, subject.server, subject.segment)
+        if place in self.rows and place not in self._made:
+            self._made[place] = self._make(self.rows[place], lasting=lasting)
+        return self._made.get(place)
+
+    def _make(self, rows: pl.DataFrame, *, lasting: bool) -> Usual:
+        windows = _numbered(rows["start"])
+        named = rows.select(pl.concat_str("feature", "score_name", separator=SEPARATOR)).to_series()
+        columns = _numbered(named)
+        names = [tuple(name.split(SEPARATOR)) for name in named.unique().sort().to_list()]
+        z = np.full((windows.max() + 1, len(names)), np.nan)
+        exposure = np.zeros(z.shape)
+        z[windows, columns] = rows["score"].to_numpy()
+        exposure[windows, columns] = rows["exposure"].to_numpy()
+        past = Past(z, exposure, self.length, self.length)
+        return Usual({(feature, score): i for i, (feature, score) in enumerate(names)}, past, lasting)
+
+
+def read_usual_scores(store: Store, model: Model, window: Window) -> UsualScores:
+    """The scores of the windows of the same length in the weeks before."""
+    length = window.end - window.start
+    rows = store.query(
+        "past_scores",
+        environment=model.environment,
+        model=model.name,
+        since=window.start - SPAN,
+        until=window.start,
+        seconds=length // timedelta(seconds=1),
+    )
+    places = rows.partition_by("detector", "baseline", "version", "server", "segment", as_dict=True)
+    return UsualScores(
+        length, {(str(d), str(b), str(v), str(s), str(g)): rows for (d, b, v, s, g), rows in places.items()}
+    )
+
+
+def read_expected(store: Store, model: Model, window: Window, version: str = "") -> Expected | None:
+    """What the hours of a window hold by the weeks before; None where those are too short, or not by whole hours.
+
+    version
+        Only its traffic; empty for that of all.
+    """
+    layout = model.layout
+    if layout is None or window.start != _hour(window.start) or window.end != _hour(window.end):
+        return None
+    before = _read(store, model, layout, window.start - SPAN, window.start, version)
+    if before is None or window.start - before.since < LEAST_SPAN:
+        return None
+    now = _read(store, model, layout, window.start, window.end, version)
+    if now is None or "" not in now.segments or "" not in before.segments:
+        return None
+    found: dict[str, NDArray[np.float64]] = {}
+    exposures: dict[tuple[str, str], float] = {}
+    for segment, of_window in now.segments.items():
+        past = before.segments.get(segment)
+        if past is not None and _covered(of_window, past) >= LEAST_COVERED:
+            found[segment] = np.zeros(layout.size)
+            for feature in layout.features:
+                here = layout.spans[feature.name]
+                expected = expectation(of_window.part(here), past.part(here))
+                found[segment][here] = expected.baseline
+                exposures[segment, feature.name] = expected.exposure
+    if "" not in found:
+        return None
+    return Expected(found.pop(""), found, exposures)
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """Traffic by slot, of each segment (empty: everything), and its first hour."""
+
+    segments: Mapping[str, BySlot]
+    since: datetime
+
+
+def _read(store: Store, model: Model, layout: Layout, start: datetime, end: datetime, version: str) -> _Slots | None:
+    held = span(store, model.environment, model.name, start, end)
+    rows = store.query(
+        "slot_profiles",
+        environment=model.environment,
+        model=model.name,
+        version=version,
+        layout_id=layout.id,
+        timezone=model.spec.timezone,
+        holidays=[(day - EPOCH).days for day in model.spec.holidays],
+        **held.parameters,
+    )
+    if rows.is_empty():
+        return None
+    first = min(int(hours.min()) for hours in rows["hours"])  # type: ignore[arg-type]  # lists of numbers
+    return _Slots(dict(_by_slot(rows, layout)), datetime.fromtimestamp(first, UTC))
+
+
+def _by_slot(rows: pl.DataFrame, layout: Layout) -> Iterator[tuple[str, BySlot]]:
+    for (segment,), of_segment in rows.partition_by("segment", as_dict=True, maintain_order=True).items():
+        counts, hours = np.zeros((SLOTS, layout.size)), np.zeros(SLOTS)
+        for (slot,), some in of_segment.partition_by("slot", as_dict=True).items():
+            matrix = np.zeros((some.height, layout.size), np.int64)
+            for row, (cells, filled) in enumerate(some.select("filled_cells", "filled_counts").iter_rows()):
+                matrix[row, cells] = filled
+            at = int(slot)
+            counts[at] = combined(matrix, some["weight"].to_numpy(), some["rows"].to_numpy().astype(np.float64))
+            hours[at] = some["hours"].explode().n_unique()
+        yield str(segment), BySlot(counts, hours)
+
+
+def _covered(window: BySlot, past: BySlot) -> float:
+    """Share of the window's rows in hours that have a past. Each feature counts all rows, so all of them tell."""
+    rows = window.counts.sum(axis=1)
+    return float(rows[past.counts.any(axis=1)].sum() / rows.sum()) if rows.any() else 0.0
+
+
+def _numbered(values: pl.Series) -> NDArray[np.int64]:
+    """The place of each value among the distinct ones, in order."""
+    return values.rank("dense").to_numpy().astype(np.int64) - 1
+
+
+def _hour(at: datetime) -> datetime:
+    return at - (at - datetime(1970, 1, 1, tzinfo=UTC)) % HOUR
