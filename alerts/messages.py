@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -68,12 +68,15 @@ def _summary(incident: Incident, change: Change) -> str:
     where = "".join(f", {name} {value}" for name, value in places if value)
     if change == "cleared":
         return f"{what} of {incident.model}{where} is over" + (f": {incident.reason}" if incident.reason else "")
-    found = incident.reason or ", ".join(map(_told, incident.causes) if incident.causes else incident.features)
+    own = {f"{name} {value}" for name, value in places}
+    changed = [_told(cause, own) for cause in incident.causes] or incident.features
+    found = incident.reason or ", ".join(changed)
     return f"{what} of {incident.model}{where}" + (f": {found}" if found else "")
 
 
-def _told(cause: Cause) -> str:
-    known = (cause.component, f"only {cause.where}" if cause.where else "")
+def _told(cause: Cause, own: Collection[str]) -> str:
+    """A feature, what changed of it, and where, unless that is the place that the incident is about."""
+    known = (cause.component, f"only {cause.where}" if cause.where and cause.where not in own else "")
     about = ", ".join(filter(None, known))
     return f"{cause.feature} ({about})" if about else cause.feature
 

@@ -148,26 +148,39 @@ class Measure:
     def _unlike_its_fleet(self, layout: Layout, version: str, servers: Sequence[str]) -> Iterator[Finding]:
         """Set the server that differs most aside, as long as there is one, and hold the others against the rest.
 
-        Otherwise one bad server, being part of every other one's fleet, would make the good ones look bad.
+        Otherwise one bad server, being part of every other one's fleet, would make the good ones look bad. In features
+        in which it is like the others it does no harm, so those are not compared again.
         """
         fleet = {server: self.traffic.counts(version=version, server=server) for server in servers}
-        accused: list[Finding] = []
-        while len(fleet) > 1:
-            contrasts = {server: self._against(layout, version, server, fleet) for server in fleet}
-            worst, severity = max(((s, _worst(c)) for s, c in contrasts.items()), key=lambda x: x[1])
-            if severity > 0 and len(fleet) > 2:
-                accused += contrasts[worst]
-                del fleet[worst]
-                continue
-            few = 2 * (len(servers) - len(fleet)) < len(servers) and severity == 0
-            for finding in (*accused, *(f for findings in contrasts.values() for f in findings)):
-                yield finding if few else replace(finding, p_value=None, message=TOO_MANY)
+        if len(fleet) < 2:
             return
+        contrasts = {server: self._against(layout, version, server, fleet) for server in fleet}
+        accused: list[Finding] = []
+        while True:
+            worst, severity = max(((s, _worst(contrasts[s])) for s in fleet), key=lambda x: x[1])
+            if severity == 0 or len(fleet) == 2:
+                break
+            accused += contrasts[worst].values()
+            del fleet[worst]
+            odd = [feature for feature, f in contrasts[worst].items() if _suspicious(f, 1)]
+            for server in fleet:
+                contrasts[server] |= self._against(layout, version, server, fleet, odd)
+        few = 2 * (len(servers) - len(fleet)) < len(servers) and severity == 0
+        for finding in (*accused, *(f for server in fleet for f in contrasts[server].values())):
+            yield finding if few else replace(finding, p_value=None, message=TOO_MANY)
 
-    def _against(self, layout: Layout, version: str, server: str, fleet: Mapping[str, NDArray[Any]]) -> list[Finding]:
+    def _against(
+        self,
+        layout: Layout,
+        version: str,
+        server: str,
+        fleet: Mapping[str, NDArray[Any]],
+        features: Collection[str] | None = None,
+    ) -> dict[str, Finding]:
+        """One server against the rest, by feature."""
         rest = np.sum([counts for name, counts in fleet.items() if name != server], axis=0)
         place = Place(Subject(version=version, server=server), rest, fleet[server])
-        return self._compare("server_outlier", "", layout, place)
+        return {f.subject.feature: f for f in self._compare("server_outlier", "", layout, place, features)}
 
     def _versions(self, layout: Layout) -> Iterator[Finding]:
         """Each version against the baseline version in the same window."""
@@ -287,9 +300,9 @@ def _with_rows(layout: Layout, baseline: NDArray[Any]) -> list[str]:
     return [f.name for f in layout.features if f.name != LATENCY and np.any(baseline[layout.spans[f.name]])]
 
 
-def _worst(contrast: Sequence[Finding]) -> float:
+def _worst(contrast: Mapping[str, Finding]) -> float:
     """The largest severity among the changes that hardly are chance; 0 where there is none."""
-    return max((f.severity for f in contrast if _suspicious(f, 1)), default=0.0)
+    return max((f.severity for f in contrast.values() if _suspicious(f, 1)), default=0.0)
 
 
 def _suspicious(finding: Finding, comparisons: int) -> bool:

@@ -104,7 +104,7 @@ def test_a_server_is_named_and_its_drift_is_not_the_models(ledger: Ledger) -> No
         finding("server_outlier", 0, p=1e-12, baseline="fleet", version="2", server="c", feature="age"),
         finding("server_outlier", 0, p=0.5, baseline="fleet", version="1", server="a", feature="age"),
         drift(0),
-        drift(0, p=0.5, without_server="c"),
+        drift(0, p=0.5, without=("server=c",), effects={"shared_high": 0.1}),
     ]
     assert tell(place, 0, findings) == ["server_outlier_found"]
     (line,) = place.lines("server_outlier_found")
