@@ -64,8 +64,9 @@ def compare_feature(
 ) -> Comparison:
     """Compares one feature's counts.
 
-    ``p_value`` is that of "both sides are random rows of one population": ``combined_p`` of the feature's scores. It holds for independent rows: in a window with a season or autocorrelation it is too small. It says
-    nothing about joint changes of several features. ``value`` is the Jensen-Shannon distance to base 2 over all cells.
+    ``p_value`` is that of "both sides are random rows of one population": ``combined_p`` of the feature's scores. It
+    holds for independent rows: in a window with a season or autocorrelation it is too small. It says nothing about
+    joint changes of several features. ``value`` is the Jensen-Shannon distance to base 2 over all cells.
 
     ``effects``: ``psi``, ``jensen_shannon``, ``missing_difference`` (share, current minus baseline), for ordered
     features ``location_auc`` (chance that a current row exceeds a baseline row, minus 1/2) and ``wasserstein_sd``

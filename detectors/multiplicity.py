@@ -42,7 +42,7 @@ def cauchy_p(p_values: Sequence[float]) -> float:
     outweigh a small one.
 
     >>> round(cauchy_p([0.001, 0.7, 0.6]), 5), round(cauchy_p([0.001, 0.001, 0.001]), 5)
-    (0.00302, 0.001)
+    (0.00301, 0.001)
     """
     if min(p_values) < SMALLEST_P:
         return min(1.0, len(p_values) / sum(1 / max(p, math.ulp(0.0)) for p in p_values))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from detectors.layout import FeatureCells
 from detectors.tails import (
     TINY,
+    beyond_log_p,
     chi_square_log_p,
     hypergeometric_log_p,
     one_sided_z,
@@ -106,6 +107,8 @@ class _Question(NamedTuple):
     m: float
     effect: float | None = None
     """The difference of the shares that differ most where not given."""
+    once: float = 0.0
+    """Baseline rows without which their value, or so wide a range, would be unknown; above 0, ``beyond_log_p``."""
 
 
 def _share_scores(questions: Sequence[_Question]) -> Iterable[tuple[int, Score]]:
@@ -117,6 +120,10 @@ def _share_scores(questions: Sequence[_Question]) -> Iterable[tuple[int, Score]]
     sizes = np.array([len(q.hits) for q in questions])
     n, m = np.repeat([q.n for q in questions], sizes), np.repeat([q.m for q in questions], sizes)
     log_p = hypergeometric_log_p(hits, hits + baseline_hits, n, m)
+    once = np.repeat([q.once for q in questions], sizes)
+    excused = once > 0
+    if excused.any():
+        log_p[excused] = beyond_log_p(hits[excused], once[excused], n[excused], m[excused])
     parts = [slice(end - size, end) for end, size in zip(np.cumsum(sizes).tolist(), sizes.tolist(), strict=True)]
     worst = [part.start + int(log_p[part].argmin()) for part in parts]
     differences = (hits / n - baseline_hits / m)[worst].tolist()
@@ -192,17 +199,19 @@ def _about_unseen(i: int, case: Case) -> Iterator[_Question]:
     n, m = float(case.current[: cells.valued].sum()), float(case.baseline[: cells.valued].sum())
     hits = sum(float(case.current[cell]) for cell in cells.unseen)
     baseline_hits = sum(float(case.baseline[cell]) for cell in cells.unseen)
-    if not baseline_hits and cells.ordered:
-        baseline_hits = min(_left_out(case), hits * m / n)
-    yield from _about_share(i, "unseen", hits, baseline_hits, n, m)
+    if baseline_hits or not cells.ordered:
+        yield from _about_share(i, "unseen", hits, baseline_hits, n, m)
+    elif hits:
+        once = _once(case)
+        yield _Question(i, "unseen", [hits], [min(once, hits * m / n)], n, m, once=once)
 
 
-def _left_out(case: Case) -> float:
+def _once(case: Case) -> float:
     """Baseline rows to count as unseen where the range, or the values, were taken from the baseline itself.
 
-    Such a baseline has none by construction, but a value that it has once would be unseen in the others (Good 1953).
-    For bins, P(at least j rows outside) = P(at most one of j + 1 random rows is of the baseline). These rows only
-    excuse what the current side has; they never make it look too little.
+    Such a baseline has none by construction, but a value that it has once would be unseen in the others (Good 1953),
+    and of two ends one row of the baseline is the farther. They only excuse what the current side has, and never make
+    it look too little.
     """
     singles = float((case.baseline[: case.cells.ordered] == 1).sum()) if case.cells.points else 0.0
     return max(1.0, singles)

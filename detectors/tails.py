@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammainc, gammaincc, gammaln, log_ndtr, ndtri_exp
+from scipy.special import gammainc, gammaincc, gammaln, log_ndtr, logsumexp, ndtri_exp
 
 Floats = NDArray[np.float64]
 Numbers = Floats | float
@@ -61,6 +61,27 @@ def hypergeometric_log_p(hits: Floats, pooled_hits: Floats, n: Numbers, m: Numbe
         terms = np.arange(int(9 * math.sqrt(float(variance[exact].max()))) + 25)
         log_p[exact] = _less_likely(x[exact], k[exact], n[exact], m[exact], terms)
     return log_p
+
+
+def beyond_log_p(hits: Floats, once: Floats, n: Numbers, m: Numbers) -> Floats:
+    """The logarithm of the one-sided mid-p of ``hits`` among ``n`` rows beyond what ``m`` other rows reached.
+
+    Let the m rows have ``once`` values that only one of them has, or ends that only one of them reaches. At least
+    ``hits`` rows go beyond them when no more than ``once`` of that many rows together are of the m (negative
+    hypergeometric; exact for the two ends of a range, with ``once=1``; for values it is Good's 1953 estimate).
+
+    >>> np.exp(beyond_log_p(np.array([0.0, 1.0]), np.array([1.0, 1.0]), 10, 10)).round(3)
+    array([0.882, 0.632])
+    """
+    hits, once = np.rint(hits), np.rint(once)
+    n, m = np.maximum(np.rint(n), hits + 1), np.maximum(np.rint(m), once)
+    baseline = np.arange(int(once.max()) + 1)
+    at_least = []
+    for reached in (hits, hits + 1):
+        k = (reached + once)[:, None]
+        log_pmf = _log_pmf(k - np.minimum(baseline, once[:, None]), k, n[:, None], m[:, None])
+        at_least.append(logsumexp(np.where(baseline <= once[:, None], log_pmf, -np.inf), axis=1))
+    return np.asarray(np.minimum(0.0, np.logaddexp(*at_least) - math.log(2)), dtype=np.float64)
 
 
 def _less_likely(x: Floats, k: Floats, n: Floats, m: Floats, terms: NDArray[np.int64]) -> Floats:
@@ -147,7 +168,7 @@ def two_sided_z(log_p: Floats) -> Floats:
     """The size of the normal score with the two-sided p-value ``exp(log_p)``.
 
     >>> two_sided_z(np.array([math.log(0.05), -10_000.0])).round(2)
-    array([  1.96, 141.37])
+    array([  1.96, 141.38])
     """
     return np.asarray(np.maximum(0.0, -ndtri_exp(log_p - math.log(2))), dtype=np.float64)
 

@@ -20,7 +20,7 @@ from detectors.multiplicity import holm
 
 ALPHA = 0.05
 BETWEEN = (0.035, 0.065)
-SIZES = ((20_000, 10_000), (10_000, 2_000), (5_000, 20_000), (2_000, 500))
+SIZES = ((10_000, 5_000), (4_000, 16_000), (2_000, 500))
 """Rows of the reference and of the window."""
 REPETITIONS = 1_000
 SEED = 20_602
@@ -53,9 +53,7 @@ def false_alarms(rows: pl.DataFrame, rng: np.random.Generator, m: int, n: int) -
         kinds = {s.name: Kind.CATEGORICAL if s.dtype == pl.String else Kind.NUMERIC for s in rows}
         ids = [f"{i}" for i in rng.integers(1 << 60, size=m)]
         layout, counts = fit_layout({name: (kinds[name], column) for name, column in reference.items()}, ids, {})
-        found = drift_findings(
-            ALL_ROWS, Subject(), "drift", "reference", layout, counts, layout.count(current), 200
-        )
+        found = drift_findings(ALL_ROWS, Subject(), "drift", "reference", layout, counts, layout.count(current), 200)
         alarms += bool((holm([f.p_value for f in found if f.p_value is not None]) <= ALPHA).any())
     return alarms / REPETITIONS
 

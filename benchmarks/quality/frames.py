@@ -21,15 +21,15 @@ from detectors.layout import (
     COMMON_LEVEL_ROWS,
     MAX_LEVELS,
     Column,
-    Counts,
     FeatureCells,
-    Floats,
     Kind,
     Layout,
     fit_layout,
 )
 
 Rng = np.random.Generator
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
 Below = Callable[[Floats], NDArray[Any]]
 
 
@@ -109,14 +109,14 @@ class Categorical:
         to[[int(level) for level in cells.others]] = len(cells.levels)
         to[[int(level) for level in cells.levels]] = np.arange(len(cells.levels))
         to[-1] = cells.state("missing")
-        return np.bincount(to, by_level, cells.size)
+        return np.bincount(to, by_level, cells.size).astype(np.float64)
 
 
 Feature = Numeric | Categorical
 
 
 def _lognormal(x: Floats) -> NDArray[Any]:
-    return ndtr(np.log(np.maximum(x, 1e-300)))
+    return np.asarray(ndtr(np.log(np.maximum(x, 1e-300))))
 
 
 def _normal(name: str, missing: float = 0.0) -> Numeric:
@@ -185,11 +185,14 @@ def fitted(features: Sequence[Feature], rng: Rng, rows: int) -> tuple[Layout, Co
     return Layout(tuple(cells for cells, _ in parts)), np.concatenate([found for _, found in parts])
 
 
-def window(features: Sequence[Feature], layout: Layout, rng: Rng, rows: int, windows: int = 1) -> Counts:
+def probabilities(features: Sequence[Feature], layout: Layout) -> list[Floats]:
+    """Those of the cells of each feature, for ``window``."""
+    return [f.probabilities(cells) for f, cells in zip(features, layout.features, strict=True)]
+
+
+def window(of_features: Sequence[Floats], rng: Rng, rows: int, windows: int = 1) -> Counts:
     """The counts of windows of that many rows each, a row each."""
-    cells = layout.features
-    drawn = [rng.multinomial(rows, f.probabilities(of), windows) for f, of in zip(features, cells, strict=True)]
-    return np.concatenate(drawn, axis=1)
+    return np.concatenate([rng.multinomial(rows, of, windows) for of in of_features], axis=1)
 
 
 def fitted_to_rows(features: Sequence[Feature], rng: Rng, rows: int) -> tuple[Layout, Counts]:
@@ -200,5 +203,5 @@ def fitted_to_rows(features: Sequence[Feature], rng: Rng, rows: int) -> tuple[La
 
 
 def counted(features: Sequence[Feature], layout: Layout, rng: Rng, rows: int) -> Counts:
-    """The same as one ``window``, from rows."""
+    """The counts of one window, from rows."""
     return layout.count({f.name: f.column(rng, rows) for f in features})

@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality.frames import FEATURES, Counts, Floats, Rng, counted, fitted, fitted_to_rows, window
+from benchmarks.quality.frames import (
+    FEATURES,
+    Counts,
+    Floats,
+    Rng,
+    counted,
+    fitted,
+    fitted_to_rows,
+    probabilities,
+    window,
+)
 from benchmarks.quality.table import Line
 from detectors.compare import ALL_ROWS
 from detectors.drift import combined_p, drift_findings
@@ -23,9 +33,9 @@ MEAN = (0.045, 0.055)
 WINDOWS = (500, 2_000, 10_000, 50_000)
 REFERENCES = (1_000, 10_000)
 REPETITIONS = 2_000
-FIXED_REFERENCES, WINDOWS_OF_EACH = 100, 60
-BY_ROWS = ((1_000, 500), (1_000, 2_000), (10_000, 2_000))
-BY_ROWS_REPETITIONS = 400
+FIXED_REFERENCES, WINDOWS_OF_EACH = 100, 50
+BY_ROWS = ((1_000, 500), (1_000, 2_000))
+BY_ROWS_REPETITIONS = 500
 SEED = 20_601
 
 
@@ -51,7 +61,8 @@ def new_references(rng: Rng, m: int, repetitions: int = REPETITIONS) -> Floats:
     alarms = np.zeros(len(WINDOWS))
     for _ in range(repetitions):
         layout, reference = fitted(FEATURES, rng, m)
-        alarms += any_alarm(layout, reference, [window(FEATURES, layout, rng, n)[0] for n in WINDOWS])
+        of = probabilities(FEATURES, layout)
+        alarms += any_alarm(layout, reference, [window(of, rng, n)[0] for n in WINDOWS])
     return alarms / repetitions
 
 
@@ -60,7 +71,7 @@ def fixed_references(rng: Rng, m: int, n: int) -> Floats:
     rates = []
     for _ in range(FIXED_REFERENCES):
         layout, reference = fitted(FEATURES, rng, m)
-        windows = window(FEATURES, layout, rng, n, WINDOWS_OF_EACH)
+        windows = window(probabilities(FEATURES, layout), rng, n, WINDOWS_OF_EACH)
         rates.append(any_alarm(layout, reference, windows).mean())
     return np.array(rates)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from benchmarks.quality.frames import Categorical, Feature, Floats, Numeric, Rng, fitted, window
+from benchmarks.quality.frames import Categorical, Feature, Floats, Numeric, Rng, fitted, probabilities, window
 from benchmarks.quality.table import Line
 from detectors.drift import combined_p
 from detectors.scores import Case, scores_of
@@ -86,7 +86,8 @@ def found(rng: Rng, before: Feature, after: Feature, repetitions: int = REPETITI
     for _ in range(repetitions):
         layout, reference = fitted([before], rng, REFERENCE)
         cells, baseline = layout.features[0], reference.astype(np.float64)
-        drawn = [window([after], layout, rng, rows)[0].astype(np.float64) for rows in WINDOWS]
+        of = probabilities([after], layout)
+        drawn = [window(of, rng, rows)[0].astype(np.float64) for rows in WINDOWS]
         alarms += [combined_p(scores) <= ALPHA for scores in scores_of([Case(cells, baseline, c) for c in drawn])]
     return alarms / repetitions
 

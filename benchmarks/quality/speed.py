@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.quality.frames import FEATURES, fitted, window
+from benchmarks.quality.frames import FEATURES, fitted, probabilities, window
 from benchmarks.quality.table import Line
 from detectors.compare import ALL_ROWS
 from detectors.drift import drift_findings
@@ -27,7 +27,7 @@ def lines() -> Iterator[Line]:
     """The least of many rounds, in turns, as others use the machine too."""
     rng = np.random.default_rng(SEED)
     layout, reference = fitted(FEATURES, rng, REFERENCE)
-    windows = {rows: window(FEATURES, layout, rng, rows, LENGTHS) for rows in (SMALL, LARGE)}
+    windows = {rows: window(probabilities(FEATURES, layout), rng, rows, LENGTHS) for rows in (SMALL, LARGE)}
     least = dict.fromkeys(windows, float("inf"))
     for _ in range(ROUNDS):
         for rows, of_lengths in windows.items():
