@@ -14,8 +14,9 @@ from datetime import timedelta
 from typing import Any, ClassVar, Literal, Self
 
 from alerts.places import Cause, Located, Where, gone_without, in_words, smallest_places
+from detectors.budget import Look, Share, split
 from detectors.finding import Finding, Status, Subject, Window, worst_first
-from detectors.multiplicity import holm, window_alpha
+from detectors.multiplicity import holm
 
 Watch = Literal[
     "drift",
@@ -170,15 +171,28 @@ def judge_window(
 ) -> list[tuple[Policy, Verdict]]:
     """The verdicts of every policy that watches this model at this window length, in the order of the policies.
 
-    The model's budget is divided evenly between its statistical policies, whatever their window. The findings are
-    those of one window.
+    What a policy may spend of the model's budget of false alarms is said by ``shares``. The findings are those of one
+    window.
     """
     applying = [p for p in policies if p.watches(rules.model)]
-    sharers = sum(p.watch in STATISTICAL for p in applying)
-    alpha = window_alpha(rules.false_alarms_per_week, window_length, max(sharers, 1))
+    alphas = {(share.look.detector, share.look.length): share.alpha for share in shares(applying, rules)}
     here = [p for p in applying if (p.window or rules.shortest_window) == window_length]
-    judged = [(p, verdict) for p in here for verdict in judge(p, findings, alpha, rules.importance)]
-    return [(p, _inputs_named(verdict, findings)) for p, verdict in explain(judged, findings, alpha)]
+    alpha_of = {p.name: alphas.get((p.watch, window_length), 0.0) for p in here}
+    judged = [(p, verdict) for p in here for verdict in judge(p, findings, alpha_of[p.name], rules.importance)]
+    return [(p, _inputs_named(verdict, findings)) for p, verdict in explain(judged, findings, alpha_of)]
+
+
+def shares(policies: Sequence[Policy], rules: ModelRules) -> list[Share]:
+    """Where the model's budget of false alarms goes: to each kind of window that its statistical policies look at.
+
+    Policies that look at the same windows of the same detector alarm together, and share one look.
+    """
+    looks = {
+        (p.watch, p.window or rules.shortest_window): None
+        for p in policies
+        if p.watches(rules.model) and p.watch in STATISTICAL
+    }
+    return split(rules.false_alarms_per_week, [Look(watch, length, length) for watch, length in looks])
 
 
 def _inputs_named(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
@@ -225,18 +239,21 @@ def judge(
 
 
 def explain(
-    judged: Sequence[tuple[Policy, Verdict]], findings: Sequence[Finding], alpha: float
+    judged: Sequence[tuple[Policy, Verdict]], findings: Sequence[Finding], alphas: Mapping[str, float]
 ) -> list[tuple[Policy, Verdict]]:
     """The verdicts of one window, so that each change has one answer: the smallest place that explains it.
 
     Each cause gets the place that explains it (``where``). A cause is dropped where a verdict on that smaller place has
     it, too; of a segment, where everything changed; of a version, where it is the other version that changed. A verdict
     with no cause left is ``ok``. Two servers with one fault are one place, as are two segments of one key.
+
+    alphas
+        By policy the chance of a false alarm that it may take.
     """
     drifted = [(p, v) for p, v in judged if v.causes and p.watch in STATISTICAL]
     pinned = {(_own_place(p, v), c.feature) for p, v in drifted for c in v.causes}
     changed = {(v.version, c.feature) for p, v in drifted if p.watch == "drift" and not v.segment for c in v.causes}
-    places = {p.name: _Places.of(p, findings, alpha, pinned, changed) for p, _ in drifted}
+    places = {p.name: _Places.of(p, findings, alphas[p.name], pinned, changed) for p, _ in drifted}
     return [(p, _explained(p, v, places[p.name], findings) if p.name in places else v) for p, v in judged]
 
 

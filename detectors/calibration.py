@@ -63,13 +63,13 @@ class Past:
     @property
     def independent(self) -> Floats:
         """For each score the number of windows, as if they did not overlap."""
-        return np.isfinite(self.z).sum(axis=0) * min(1.0, self.step / self.length)
+        return np.asarray(np.isfinite(self.z).sum(axis=0) * min(1.0, self.step / self.length), dtype=np.float64)
 
     @property
     def enough(self) -> Flags:
         """For each score, whether it can be told what is usual."""
         span = np.isfinite(self.z).sum(axis=0) * self.step.total_seconds()
-        return (self.independent >= LEAST_WINDOWS) & (span >= LEAST_SPAN.total_seconds())
+        return np.asarray((self.independent >= LEAST_WINDOWS) & (span >= LEAST_SPAN.total_seconds()))
 
 
 @dataclass(frozen=True)
@@ -209,9 +209,8 @@ def _typical(z: Floats, exposure: Floats, grows: Floats) -> Floats:
     cut = np.clip(rest, -SURPRISE * np.sqrt(variance), SURPRISE * np.sqrt(variance))
     known = np.isfinite(cut)
     weights = np.where(known, grows / variance, 0.0)
-    return middle + (weights * np.where(known, cut, 0.0)).sum(axis=0) / np.maximum(
-        (weights * grows).sum(axis=0, where=known), TINY
-    )
+    total = (weights * np.where(known, cut, 0.0)).sum(axis=0)
+    return np.asarray(middle + total / np.maximum((weights * grows).sum(axis=0, where=known), TINY))
 
 
 def _median(values: Floats) -> Floats:

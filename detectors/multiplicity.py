@@ -1,16 +1,13 @@
-"""Many comparisons at once: adjusted p-values, and the share of a false-alarm budget that one window may spend."""
+"""Many comparisons at once: adjusted and combined p-values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
-WEEK = timedelta(weeks=1)
-LARGEST_ALPHA = 0.499
 LARGEST_P = 0.99
 SMALLEST_P = 1e-15
 """Below it the tangent is the number itself."""
@@ -48,21 +45,3 @@ def cauchy_p(p_values: Sequence[float]) -> float:
         return min(1.0, len(p_values) / sum(1 / max(p, math.ulp(0.0)) for p in p_values))
     mean = sum(1 / math.tan(math.pi * min(p, LARGEST_P)) for p in p_values) / len(p_values)
     return 0.5 - math.atan(mean) / math.pi if mean < 1 else math.atan(1 / mean) / math.pi
-
-
-def window_alpha(false_alarms_per_week: float, window: timedelta, sharers: int) -> float:
-    """The alpha of one window when ``sharers`` policies share a weekly budget of false alarms.
-
-    The expected number of false windows is the sum of the alphas of the windows judged, however they depend on
-    each other. So windows of one length, side by side, spend ``false_alarms_per_week / sharers`` a week; windows
-    that overlap are more windows, and spend more. It says nothing about the chance of any false window at all.
-
-    >>> window_alpha(1.0, timedelta(hours=1), sharers=1) * 7 * 24
-    1.0
-    """
-    if false_alarms_per_week < 0 or window <= timedelta(0) or sharers < 1:
-        raise ValueError(
-            f"a budget of {false_alarms_per_week} a week, windows of {window} and {sharers} sharers: "
-            "the budget must not be negative, the window and the sharers must be positive"
-        )
-    return min(false_alarms_per_week / sharers * (window / WEEK), LARGEST_ALPHA)

@@ -26,6 +26,7 @@ from monitor.registry import Model
 from monitor.schema import schema_findings
 from monitor.silence import silence_findings
 from monitor.store import Store
+from monitor.usual import Expected, read_expected, read_usual_scores
 from monitor.windows import Traffic, is_due, read_traffic, whole_hours
 
 DAY = timedelta(days=1)
@@ -42,8 +43,11 @@ class Judge:
         """Drift, contrasts, latency, errors and volume, from all events of a window."""
         model, problem = self._with_reference(model, now)
         judgement, traffic = self._read(model, window, now)
-        findings = list(Measure(model, window, traffic, self._baseline_version(model, window, traffic)).findings())
-        if problem and "drift" in model.spec.monitors:
+        expected = self._expected(model, window) if "drift" in model.spec.monitors else {}
+        usual = read_usual_scores(self.store, model, window)
+        baseline_version = self._baseline_version(model, window, traffic)
+        findings = list(Measure(model, window, traffic, baseline_version, usual, expected).findings())
+        if problem and not expected and "drift" in model.spec.monitors:
             findings.append(no_reference(window, traffic.rows(), problem))
         findings.extend(self._health(model, window))
         findings.extend(self._observed(model, window, traffic))
@@ -111,6 +115,11 @@ class Judge:
             task=model.spec.task,
         )
         return judged_outcomes(window, marks, outcomes), outcomes
+
+    def _expected(self, model: Model, window: Window) -> dict[str, Expected]:
+        """What the same hours of the weeks before hold, also of each version with a reference of its own."""
+        found = {v: read_expected(self.store, model, window, v) for v in sorted({"", *model.references})}
+        return {version: expected for version, expected in found.items() if expected is not None}
 
     def _observed(self, model: Model, window: Window, traffic: Traffic) -> Iterator[Finding]:
         """What is seen without a test: features, servers and versions that came, went, or are not what they were."""

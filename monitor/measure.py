@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from detectors.accuracy import Outcomes, accuracy_drop_finding, accuracy_finding
+from detectors.calibration import Mode
 from detectors.drift import drift_findings
 from detectors.errors import errors_finding
 from detectors.faults import fault
@@ -20,7 +21,8 @@ from detectors.latency import latency_finding
 from detectors.layout import Layout
 from detectors.places import shared_change
 from monitor.columns import LATENCY
-from monitor.registry import Model, Reference
+from monitor.registry import Model
+from monitor.usual import HISTORY, Expected, UsualScores
 from monitor.windows import Traffic
 
 SUSPICIOUS_P = 1e-3
@@ -30,19 +32,47 @@ ONE_SERVER = "not tested: a version that runs on a single server cannot be told 
 NOT_RANDOM = "not tested: the model's routing is not declared random, so what differs may differ for ever"
 
 
-BASELINES = {"drift": "reference:{}", "server_outlier": "fleet", "version_contrast": "version:{}"}
-"""What the baseline of each detector is called."""
+LEARNING = "not tested: what is usual is not known before there are two weeks of windows"
+FLEET = "fleet"
 Suspects = tuple[tuple[str, ...], str]
 """Places that stand out together, as a subject leaves them out, and the feature in which they do."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Rows of the window, and what they are held against."""
+    """Rows of the window, and what they are held against.
+
+    exposures
+        By feature; see ``drift_findings``. None where both sides are of the same time.
+    """
 
     subject: Subject
     baseline: NDArray[Any]
     current: NDArray[Any]
+    exposures: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Against:
+    """What drift is measured against: a reference, or the same hours of the weeks before.
+
+    counts, segments
+        Over the layout, of everything and of each segment.
+    expected
+        Of the same hours; None for a reference.
+    tested
+        Whether it is known how much windows differ from it where nothing happens.
+    """
+
+    name: str
+    counts: NDArray[Any]
+    segments: Mapping[str, NDArray[Any]]
+    expected: Expected | None = None
+    tested: bool = True
+
+    def exposures(self, segment: str = "") -> Mapping[str, float] | None:
+        """See ``Place``."""
+        return self.expected.exposures_of(segment) if self.expected else None
 
 
 @dataclass(frozen=True)
@@ -51,12 +81,18 @@ class Measure:
 
     baseline_version
         The version that the others are measured against.
+    usual
+        The scores of earlier windows of this length.
+    expected
+        What the same hours of the weeks before hold, by version; empty for all of them together.
     """
 
     model: Model
     window: Window
     traffic: Traffic
     baseline_version: str
+    usual: UsualScores = field(default_factory=UsualScores)
+    expected: Mapping[str, Expected] = field(default_factory=dict)
 
     def findings(self) -> Iterator[Finding]:
         """All that the model's monitors ask for."""
@@ -83,56 +119,86 @@ class Measure:
         return Finding(self.window, Subject(), "volume", value=requests, n=rows, effects=effects)
 
     def _if_routed(self, contrast: Finding) -> Finding:
-        return contrast if self.model.spec.routing == "random" else replace(contrast, p_value=None, message=NOT_RANDOM)
+        """A contrast is testable if servers get the same requests, or if it is known how they usually differ."""
+        if self.model.spec.routing == "random" or contrast.mode == Mode.HISTORY or contrast.p_value is None:
+            return contrast
+        return replace(contrast, p_value=None, message=NOT_RANDOM)
 
     def _if_testable(self, between: Sequence[Finding]) -> Iterator[Finding]:
         places = self.traffic.places()
         versions = {f.subject.version for f in between}
-        why_not = {v: _untestable(self.model, places, v, self.baseline_version) for v in versions}
+        alone = {v for v in versions if _runs_alone(places, v, self.baseline_version)}
         for f in between:
-            reason = why_not[f.subject.version]
-            yield replace(f, p_value=None, message=reason) if reason else f
+            yield replace(f, p_value=None, message=ONE_SERVER) if f.subject.version in alone else self._if_routed(f)
 
     def _drift(self, layout: Layout, contrasts: Sequence[Finding], between: Sequence[Finding]) -> Iterator[Finding]:
-        """Against each reference: everything, each segment, and everything without the places that stand out.
+        """Against the past or a reference: everything, each segment, and everything without places that stand out.
 
-        A segment is held against its own rows in the reference, as segments differ from each other for ever.
+        A segment is held against its own rows there, as segments differ from each other for ever.
         """
-        for version, reference in sorted(self.model.references.items()):
-            where = {"version": version}
-            if version and not self.traffic.rows(**where):
-                continue
-            whole = Place(Subject(version=version), reference.counts, self.traffic.counts(**where))
-            yield from self._compare("drift", reference.name, layout, whole)
-            of_segments: list[Finding] = []
-            for segment in self.traffic.segments(**where):
-                if segment in reference.segments:
-                    subject = Subject(version=version, segment=segment)
-                    current = self.traffic.counts(**where, segment=segment)
-                    part = Place(subject, reference.segments[segment], current)
-                    of_segments += self._compare("drift", reference.name, layout, part)
-            yield from of_segments
-            here = [f for f in contrasts if version in ("", f.subject.version)]
-            suspects = [*_odd_servers(here), *_odd_segments(of_segments)]
-            if not version:
-                suspects += self._odd_versions(between)
-            for without, features in _by_place(suspects).items():
-                yield from self._drift_without(layout, reference, whole, without, features)
+        for version in sorted({*self.model.references, *self.expected}):
+            if self.traffic.rows(version=version):
+                for against in self._against_what(version):
+                    if against.tested:
+                        yield from self._drift_from(layout, version, against, contrasts, between)
+                    else:
+                        found = self._whole_and_segments(layout, version, against)
+                        yield from (replace(f, p_value=None, message=LEARNING) for part in found for f in part)
+
+    def _against_what(self, version: str) -> Iterator[Against]:
+        """The past once it is known how windows differ from it; until then it is learned, beside any reference."""
+        expected, reference = self.expected.get(version), self.model.references.get(version)
+        usual = self.usual.of("drift", HISTORY, Subject(version=version))
+        known = expected is not None and usual is not None and usual.is_known
+        if expected is not None:
+            yield Against(HISTORY, expected.counts, expected.segments, expected, tested=known)
+        if reference is not None and not known:
+            yield Against(f"reference:{reference.name}", reference.counts, reference.segments)
+
+    def _whole_and_segments(
+        self, layout: Layout, version: str, against: Against
+    ) -> tuple[list[Finding], list[Finding]]:
+        """The drift of everything, and of each segment that the other side has, too."""
+        current = self.traffic.counts(version=version)
+        whole = Place(Subject(version=version), against.counts, current, against.exposures())
+        of_segments: list[Finding] = []
+        for segment in self.traffic.segments(version=version):
+            if segment in against.segments:
+                subject = Subject(version=version, segment=segment)
+                current = self.traffic.counts(version=version, segment=segment)
+                part = Place(subject, against.segments[segment], current, against.exposures(segment))
+                of_segments += self._compare("drift", against.name, layout, part)
+        return self._compare("drift", against.name, layout, whole), of_segments
+
+    def _drift_from(
+        self,
+        layout: Layout,
+        version: str,
+        against: Against,
+        contrasts: Sequence[Finding],
+        between: Sequence[Finding],
+    ) -> Iterator[Finding]:
+        of_all, of_segments = self._whole_and_segments(layout, version, against)
+        yield from (*of_all, *of_segments)
+        here = [f for f in contrasts if version in ("", f.subject.version)]
+        suspects = [*_odd_servers(here), *_odd_segments(of_segments)]
+        if not version:
+            suspects += self._odd_versions(between)
+        for without, features in _by_place(suspects).items():
+            yield from self._drift_without(layout, against, version, without, features)
 
     def _drift_without(
-        self, layout: Layout, reference: Reference, whole: Place, without: tuple[str, ...], features: Collection[str]
+        self, layout: Layout, against: Against, version: str, without: tuple[str, ...], features: Collection[str]
     ) -> Iterator[Finding]:
         """The drift of the rest when some places are left out, and how much of their change it has, too."""
-        version = whole.subject.version
-        left_out = [reference.segments[p.removeprefix("segment=")] for p in without if p.startswith("segment=")]
-        baseline = np.asarray(np.sum(left_out, axis=0) if left_out else reference.counts)
-        rest_baseline = np.maximum(reference.counts - baseline, 0) if left_out else reference.counts
-        rest = Place(
-            replace(whole.subject, without=without), rest_baseline, self.traffic.counts(without, version=version)
-        )
-        current = np.maximum(whole.current - rest.current, 0)
+        left_out = [against.segments[p.removeprefix("segment=")] for p in without if p.startswith("segment=")]
+        baseline = np.asarray(np.sum(left_out, axis=0) if left_out else against.counts)
+        rest_baseline = np.maximum(against.counts - baseline, 0) if left_out else against.counts
+        subject = Subject(version=version, without=without)
+        rest = Place(subject, rest_baseline, self.traffic.counts(without, version=version), against.exposures())
+        current = np.maximum(self.traffic.counts(version=version) - rest.current, 0)
         sides = [side.astype(np.float64) for side in (baseline, current, rest_baseline, rest.current)]
-        for finding in self._compare("drift", reference.name, layout, rest, features):
+        for finding in self._compare("drift", against.name, layout, rest, features):
             span = layout.spans[finding.subject.feature]
             shared = shared_change(*(side[span] for side in sides))
             effects = {} if shared is None else {"shared": shared.share, "shared_high": shared.high}
@@ -180,7 +246,7 @@ class Measure:
         """One server against the rest, by feature."""
         rest = np.sum([counts for name, counts in fleet.items() if name != server], axis=0)
         place = Place(Subject(version=version, server=server), rest, fleet[server])
-        return {f.subject.feature: f for f in self._compare("server_outlier", "", layout, place, features)}
+        return {f.subject.feature: f for f in self._compare("server_outlier", FLEET, layout, place, features)}
 
     def _versions(self, layout: Layout) -> Iterator[Finding]:
         """Each version against the baseline version in the same window."""
@@ -188,7 +254,7 @@ class Measure:
             baseline = self.traffic.counts(version=self.baseline_version)
             for version in sorted({v for v, _ in self.traffic.places()} - {self.baseline_version}):
                 place = Place(Subject(version=version), baseline, self.traffic.counts(version=version))
-                yield from self._compare("version_contrast", self.baseline_version, layout, place)
+                yield from self._compare("version_contrast", f"version:{self.baseline_version}", layout, place)
 
     def _between_versions_without(
         self, layout: Layout, contrasts: Sequence[Finding], between: Sequence[Finding]
@@ -200,7 +266,7 @@ class Measure:
             for version in sorted({f.subject.version for f in between}):
                 current = self.traffic.counts(without, version=version)
                 place = Place(Subject(version=version, without=without), baseline, current)
-                found = self._compare("version_contrast", self.baseline_version, layout, place, features)
+                found = self._compare("version_contrast", f"version:{self.baseline_version}", layout, place, features)
                 yield from self._if_testable(found)
 
     def _odd_versions(self, between: Sequence[Finding]) -> Iterator[Suspects]:
@@ -215,16 +281,17 @@ class Measure:
                 yield _named_versions(everything - odd, places), feature
 
     def _compare(
-        self, detector: str, against: str, layout: Layout, place: Place, features: Collection[str] | None = None
+        self, detector: str, baseline: str, layout: Layout, place: Place, features: Collection[str] | None = None
     ) -> list[Finding]:
         """The one way in which features are compared: those named, or all that the baseline has."""
         compared = _with_rows(layout, place.baseline)
         if features is not None:
             compared = [name for name in compared if name in features]
-        name = BASELINES[detector].format(against)
         rows = self.model.spec.minimum_rows
-        about = (self.window, place.subject, detector, name, layout)
-        found = drift_findings(*about, place.baseline, place.current, rows, compared)
+        about = (self.window, place.subject, detector, baseline, layout)
+        lasting = detector != "drift" and self.model.spec.routing != "random"
+        usual = self.usual.of(detector, baseline, place.subject, lasting=lasting)
+        found = drift_findings(*about, place.baseline, place.current, rows, compared, usual, place.exposures)
         return [_as_fault(f, layout, place) if _suspicious(f, 1) else f for f in found]
 
     def _latency(self, layout: Layout) -> Iterator[Finding]:
@@ -286,8 +353,13 @@ def _untestable(model: Model, places: Collection[tuple[str, str]], version: str,
     """Why two versions cannot be held against each other; empty when they can."""
     if model.spec.routing != "random":
         return NOT_RANDOM
+    return ONE_SERVER if _runs_alone(places, version, baseline_version) else ""
+
+
+def _runs_alone(places: Collection[tuple[str, str]], version: str, baseline_version: str) -> bool:
+    """Whether one of two versions runs on a single server on which the other does not run."""
     servers = {v: {s for w, s in places if w == v} for v in (version, baseline_version)}
-    return ONE_SERVER if min(map(len, servers.values())) < 2 and servers[version] != servers[baseline_version] else ""
+    return min(map(len, servers.values())) < 2 and servers[version] != servers[baseline_version]
 
 
 def no_reference(window: Window, rows: int, reason: str) -> Finding:

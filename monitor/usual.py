@@ -52,7 +52,7 @@ class Expected:
 class UsualScores:
     """The scores of earlier windows of one length, by place."""
 
-    length: timedelta
+    length: timedelta = HOUR
     rows: Mapping[Place, pl.DataFrame] = field(default_factory=dict)
     _made: dict[Place, Usual] = field(default_factory=dict, init=False)
 
@@ -146,7 +146,7 @@ def _read(store: Store, model: Model, layout: Layout, start: datetime, end: date
     )
     if rows.is_empty():
         return None
-    first = min(int(hours.min()) for hours in rows["hours"])  # type: ignore[arg-type]  # lists of numbers
+    first = min(int(hours.min()) for hours in rows["hours"])
     return _Slots(dict(_by_slot(rows, layout)), datetime.fromtimestamp(first, UTC))
 
 

@@ -1,12 +1,10 @@
-"""Adjusted p-values and the alarm budget."""
-
-from datetime import timedelta
+"""Adjusted p-values."""
 
 import numpy as np
 import pytest
 import scipy.stats as st
 
-from detectors.multiplicity import cauchy_p, holm, window_alpha
+from detectors.multiplicity import cauchy_p, holm
 
 
 def test_holm_of_the_published_example() -> None:
@@ -29,22 +27,6 @@ def test_holm_rejects_what_its_step_down_definition_rejects() -> None:
                 break
             rejected.add(int(i))
         assert set(np.flatnonzero(holm(p) <= 0.05).tolist()) == rejected
-
-
-def test_alphas_of_a_week_add_up_to_the_share_of_the_budget() -> None:
-    for hours in (1, 6, 24):
-        alpha = window_alpha(2.0, timedelta(hours=hours), sharers=3)
-        assert alpha * (7 * 24 / hours) * 3 == pytest.approx(2.0)
-
-
-def test_alpha_stays_below_one_half() -> None:
-    assert window_alpha(1_000.0, timedelta(hours=1), sharers=1) < 0.5
-
-
-@pytest.mark.parametrize(("budget", "hours", "sharers"), [(-1.0, 1, 1), (1.0, 0, 1), (1.0, 1, 0)])
-def test_a_budget_that_makes_no_sense_is_refused(budget: float, hours: int, sharers: int) -> None:
-    with pytest.raises(ValueError, match="budget"):
-        window_alpha(budget, timedelta(hours=hours), sharers)
 
 
 def test_one_p_value_stays_what_it_is() -> None:
