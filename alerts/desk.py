@@ -67,6 +67,11 @@ class Desk:
         self._callback_base = callback_base
         self._post = Post(ledger, notifiers, send, not_received)
 
+    @property
+    def policies(self) -> list[Policy]:
+        """In the order of the configuration."""
+        return list(self._policies.values())
+
     # Deciding
 
     def verdicts(self, rules: ModelRules, findings: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -74,11 +79,10 @@ class Desk:
         by_window: dict[Window, list[Finding]] = defaultdict(list)
         for finding in findings:
             by_window[finding.window].append(finding)
-        policies = list(self._policies.values())
         return [
             verdict.to_dict()
             for window, here in by_window.items()
-            for _, verdict in judge_window(policies, rules, here, window.end - window.start)
+            for _, verdict in judge_window(self.policies, rules, here, window.end - window.start)
         ]
 
     def take(
@@ -94,7 +98,7 @@ class Desk:
         With a claim on the window, it is marked as judged in the same transaction. False, and nothing is decided, when
         the claim was lost meanwhile: whoever has it now decides.
         """
-        judged = judge_window(list(self._policies.values()), rules, findings, window_length)
+        judged = judge_window(self.policies, rules, findings, window_length)
         serving: Served = {}
         lately: Served = {}
         if any(verdict.state == "drifted" for _, verdict in judged):

@@ -271,6 +271,11 @@ def _questions(service: Service, access: Access) -> APIRouter:
         """Which version served on which server."""
         return service.fleet(model, at, environment)
 
+    @routes.get("/v1/models/{model}/budget", dependencies=[read])
+    def budget(model: str, environment: Environment = "production") -> dict[str, Any]:
+        """Where the model's budget of false alarms goes."""
+        return service.budget(model, environment)
+
     @routes.get("/v1/models/{model}/findings", dependencies=[read])
     def findings(
         model: str,

@@ -184,6 +184,24 @@ def fleet(
 
 
 @app.command()
+def budget(
+    model: ModelName,
+    config: ConfigPath = DEFAULT_CONFIG,
+    environment: Environment = "production",
+    as_json: AsJson = False,
+) -> None:
+    """Show where a model's budget of false alarms goes."""
+    from monitor.show import show_budget
+
+    with _service(config) as service:
+        answer = service.budget(model, environment)
+    if as_json:
+        print(json.dumps(answer))
+    else:
+        show_budget(answer)
+
+
+@app.command()
 def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show what is kept, and what goes on."""
     from monitor.show import show_status

@@ -54,6 +54,10 @@ class RemoteService:
         found = self._json("GET", f"/v1/models/{_quoted(name)}/fleet?{_query(at=at, environment=environment)}")
         return list(found)
 
+    def budget(self, name: str, environment: str = "production") -> dict[str, Any]:
+        """Where the model's budget of false alarms goes."""
+        return dict(self._json("GET", f"/v1/models/{_quoted(name)}/budget?{_query(environment=environment)}"))
+
     def servers(self, at: datetime | None = None, environment: str = "production") -> list[dict[str, Any]]:
         """Every server with what serves there up to a time."""
         return list(self._json("GET", f"/v1/servers?{_query(at=at, environment=environment)}"))

@@ -48,6 +48,7 @@ from monitor.registry import Model, Registry, view_name
 from monitor.retention import Keeper
 from monitor.secrets import read_secret
 from monitor.sources import Message, Place, SourceError
+from monitor.spending import spending
 from monitor.store import StoreError, migrate
 from monitor.store.measured import Measured
 from monitor.store.opening import open_store
@@ -519,6 +520,10 @@ class Service:
         """Which version served on which server up to a time."""
         model = self.registry.get(environment, name)
         return [place.to_dict() for place in fleet(self.store, model, at or self.clock.now())]
+
+    def budget(self, name: str, environment: str = "production") -> dict[str, Any]:
+        """Where the model's budget of false alarms goes."""
+        return spending(self.store, self.desk.policies, _rules(self.registry.get(environment, name)))
 
     def findings(
         self, name: str, since: datetime | None = None, limit: int = 1000, environment: str = "production"

@@ -49,6 +49,36 @@ def show_fleet(model: str, places: list[dict[str, Any]]) -> None:
     Console().print(table if places else f"{escape(model)}: no traffic up to then")
 
 
+def show_budget(answer: dict[str, Any]) -> None:
+    """Where a budget of false alarms goes."""
+    console = Console()
+    table = Table("watch", "window", "policies", "a week", "in one window", "spread over")
+    for look in answer["looks"]:
+        spread = "no window judged yet"
+        if "comparisons" in look:
+            places = max(1, look["versions"]), max(1, look["servers"]), max(1, look["segments"])
+            spread = (
+                f"{look['comparisons']} comparisons: {look['features']} features, "
+                + ", ".join(f"{n} {what}" for n, what in zip(places, ("versions", "servers", "segments"), strict=True))
+                + f"; {look['calibrated']} of them by history"
+            )
+        table.add_row(
+            look["watch"],
+            look["window"],
+            escape(", ".join(look["policies"])),
+            f"{look['per_week']:.3f}",
+            f"{look['alpha']:.2g}",
+            spread,
+        )
+    console.print(
+        f"[bold]{escape(answer['model'])}[/]: at most {answer['false_alarms_per_week']:g} false alarms a week; "
+        f"{answer['reserved_per_week']:.3g} of it are kept for windows that are judged again"
+    )
+    console.print(table if answer["looks"] else "No policy tests anything, so nothing is spent")
+    if answer["outside"]:
+        console.print(f"Hold facts or limits, and take nothing of it: {escape(', '.join(answer['outside']))}")
+
+
 def show_servers(servers: list[dict[str, Any]]) -> None:
     """What serves on each server, and how its clock is."""
     table = Table(

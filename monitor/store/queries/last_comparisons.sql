@@ -1,0 +1,22 @@
+-- What was tested in the last window of each detector and length: how many comparisons, and over how many features and places.
+WITH last AS
+(
+    SELECT detector, dateDiff('second', start, end) AS seconds, max(end) AS end
+    FROM findings
+    WHERE environment = {environment:String} AND model = {model:String} AND isFinite(p_value)
+    GROUP BY detector, seconds
+)
+SELECT
+    detector,
+    toInt64(dateDiff('second', start, end)) AS seconds,
+    count() AS comparisons,
+    uniqExact(feature) AS features,
+    uniqExact(version) AS versions,
+    uniqExact(server) AS servers,
+    uniqExact(segment) AS segments,
+    countIf(mode = 'history') AS calibrated
+FROM findings FINAL
+WHERE environment = {environment:String} AND model = {model:String} AND isFinite(p_value) AND empty(without)
+    AND (detector, dateDiff('second', start, end), end) IN (SELECT detector, seconds, end FROM last)
+GROUP BY detector, seconds
+ORDER BY detector, seconds

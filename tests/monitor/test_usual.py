@@ -1,0 +1,181 @@
+"""What is usual of a model: the same hours of the weeks before, and the scores of earlier windows, on a real store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from given import StillClock, ndjson, prediction
+
+from detectors.calibration import Mode
+from detectors.finding import Finding, Window
+from monitor.config import Config
+from monitor.service import Service
+from monitor.usual import Expected, read_expected
+
+BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
+"""A Monday; Europe/Berlin puts its clocks forward on the 29th."""
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+DAYS = 17
+BY_HOUR = 20
+SPEC = {"windows": ["1d"], "minimum_rows": 100, "features": {"a": "numeric", "b": "numeric"}}
+
+
+def day(number: int, hours: Iterator[int] | range = range(24), changed: bool = False) -> list[dict[str, Any]]:
+    """Events of one day. ``a`` follows the hour; ``b`` is another on each pod for ever."""
+    rng = np.random.default_rng(number)
+    events = []
+    for hour in hours:
+        at = BEGIN + number * DAY + hour * HOUR
+        for i in range(BY_HOUR):
+            pod = i % 2
+            features = {"a": rng.normal(hour / 4), "b": rng.normal(3.0 * pod + (2.0 if changed and pod else 0.0))}
+            name = f"{number}-{hour}-{i}"
+            more = {"server": f"pod-{pod}", "features": features, "prediction_id": name, "prediction": "yes"}
+            events.append(prediction(i, at + i * timedelta(minutes=3), **more))
+    return events
+
+
+class Past:
+    """A model of which every day is judged."""
+
+    def __init__(self, folder: Path, **spec: Any) -> None:
+        self.clock = StillClock(BEGIN)
+        config = Config.model_validate({"store": {"path": folder}, "models": {"m": {**SPEC, **spec}}})
+        self.service = Service(config, self.clock)
+        rng = np.random.default_rng(99)
+        hours = rng.integers(0, 24, 3_000)
+        pods = rng.integers(0, 2, 3_000)
+        table = pl.DataFrame({"a": rng.normal(hours / 4), "b": rng.normal(3.0 * pods), "prediction": "yes"})
+        self.service.register_reference("m", table, "training")
+
+    def take(self, number: int, *hours: int, changed: bool = False) -> None:
+        self.clock.at = BEGIN + (number + 1) * DAY
+        self.service.take(ndjson(day(number, iter(hours) if hours else range(24), changed)), "http")
+
+    def judge(self, number: int) -> list[Finding]:
+        window = Window("production", "m", BEGIN + number * DAY, BEGIN + (number + 1) * DAY)
+        return self.service.judge.traffic(self.service.registry.get("production", "m"), window, self.clock.at)
+
+    def expected(self, start: datetime, end: datetime) -> Expected | None:
+        model = self.service.registry.get("production", "m")
+        return read_expected(self.service.store, model, Window("production", "m", start, end))
+
+
+def of(findings: list[Finding], detector: str, feature: str, **where: str) -> list[Finding]:
+    return [
+        f
+        for f in findings
+        if f.detector == detector
+        and f.subject.feature == feature
+        and not f.subject.without
+        and all(getattr(f.subject, name) == value for name, value in where.items())
+    ]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Past, dict[int, list[Finding]]]]:
+    """Quiet days; then one with traffic in the afternoon only; then one with a change on pod-1."""
+    past = Past(tmp_path_factory.mktemp("past"))
+    found = {}
+    for number in range(DAYS):
+        past.take(number)
+        found[number] = past.judge(number)
+    past.take(DAYS, *range(12, 18))
+    found[DAYS] = past.judge(DAYS)
+    past.take(DAYS + 1, changed=True)
+    found[DAYS + 1] = past.judge(DAYS + 1)
+    yield past, found
+    past.service.close()
+
+
+Played = tuple[Past, dict[int, list[Finding]]]
+
+
+def test_drift_is_judged_against_the_reference_until_it_is_known_what_is_usual(played: Played) -> None:
+    _, found = played
+    baselines = {n: {f.baseline: f for f in of(findings, "drift", "a")} for n, findings in found.items()}
+    assert [set(baselines[n]) for n in (0, 6)] == [{"reference:training"}] * 2
+    assert [set(baselines[n]) for n in (7, 14)] == [{"reference:training", "history"}] * 2
+    assert [set(baselines[n]) for n in (16, DAYS)] == [{"history"}] * 2
+    learning, judged = baselines[10]["history"], baselines[16]["history"]
+    assert (learning.p_value, learning.message[:10]) == (None, "not tested")
+    assert (judged.mode, judged.message) == (Mode.HISTORY, "")
+    assert judged.p_value is not None
+    assert baselines[10]["reference:training"].mode == Mode.INDEPENDENT_ROWS
+
+
+def test_quiet_days_are_quiet(played: Played) -> None:
+    _, found = played
+    for number in (15, 16):
+        p_values = [f.p_value for f in found[number] if f.detector == "drift" and f.p_value is not None]
+        assert min(p_values) > 1e-3
+
+
+def test_other_hours_of_traffic_are_no_drift(played: Played) -> None:
+    """Only the afternoon came, of a feature that follows the hour: unlike any day before, and like every afternoon."""
+    _, found = played
+    (afternoon,) = of(found[DAYS], "drift", "a")
+    assert afternoon.p_value is not None
+    assert afternoon.p_value > 1e-3
+
+
+def test_servers_that_always_differ_are_judged_by_how_they_usually_differ(played: Played) -> None:
+    """Nothing is said of routing. pod-1 differs for ever; it is told of when it differs more."""
+    _, found = played
+    before, usual, changed = (of(found[n], "server_outlier", "b", server="pod-1")[0] for n in (3, 16, DAYS + 1))
+    assert (before.p_value, before.scores["location"] > 20) == (None, True)
+    assert usual.p_value is not None
+    assert usual.p_value > 1e-3
+    assert changed.p_value is not None
+    assert changed.p_value < 1e-6
+    unchanged = of(found[DAYS + 1], "server_outlier", "a", server="pod-1")[0]
+    assert unchanged.p_value is not None
+    assert unchanged.p_value > 1e-3
+
+
+def test_what_is_usual_comes_back_from_the_store_as_it_was_measured(played: Played) -> None:
+    past, found = played
+    stored = {f["id"]: f for f in past.service.findings("m", BEGIN + 16 * DAY, 10_000)}
+    for finding in found[16]:
+        assert stored[finding.id]["mode"] == finding.mode
+    model = past.service.registry.get("production", "m")
+    again = past.service.judge.traffic(model, found[16][0].window, past.clock.at)
+    assert [(f.id, f.p_value) for f in again] == [(f.id, f.p_value) for f in found[16]]
+
+
+def test_hours_without_a_past_make_a_window_that_is_not_judged_by_it(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    for number in range(8):
+        past.take(number, 0, 1, 2, 3)
+    past.take(8)
+    start = BEGIN + 8 * DAY
+    assert past.expected(start, start + 4 * HOUR) is not None
+    assert past.expected(start, start + DAY) is None
+    assert past.expected(start + HOUR / 2, start + 3 * HOUR) is None, "these are no whole hours"
+    past.service.close()
+
+
+def test_slots_follow_the_clock_on_the_wall_and_the_holidays(tmp_path: Path) -> None:
+    """8 o'clock in Berlin is 7:00Z in winter and 6:00Z in summer. 1 April is declared a holiday, and has no past."""
+    past = Past(tmp_path, timezone="Europe/Berlin", holidays=[date(2026, 4, 1)])
+    for number in range(12, 26):
+        past.take(number, 7)
+    summer = datetime(2026, 3, 30, 6, tzinfo=UTC)
+    for number in (28, 29, 30):
+        past.take(number, 6)
+    eight = past.expected(summer, summer + HOUR)
+    assert eight is not None
+    cells = past.service.registry.get("production", "m").layout
+    assert cells is not None
+    assert eight.counts[cells.spans["a"]].sum() == pytest.approx(10 * BY_HOUR), "ten weekdays of two weeks"
+    holiday = past.expected(summer + 2 * DAY, summer + 2 * DAY + HOUR)
+    assert holiday is not None
+    assert holiday.counts[cells.spans["a"]].sum() == pytest.approx(4 * BY_HOUR), "two weekends"
+    past.service.close()
