@@ -117,20 +117,22 @@ class Measure:
             if not version:
                 suspects += self._odd_versions(between)
             for without, features in _by_place(suspects).items():
-                yield from self._drift_without(layout, reference, whole, without, features)
+                yield from self._drift_without(layout, reference, version, without, features)
 
     def _drift_without(
-        self, layout: Layout, reference: Reference, whole: Place, without: tuple[str, ...], features: Collection[str]
+        self, layout: Layout, reference: Reference, version: str, without: tuple[str, ...], features: Collection[str]
     ) -> Iterator[Finding]:
         """The drift of the rest when some places are left out, and how much of their change it has, too."""
-        version = whole.subject.version
-        left_out = [reference.segments[p.removeprefix("segment=")] for p in without if p.startswith("segment=")]
-        baseline = np.asarray(np.sum(left_out, axis=0) if left_out else reference.counts)
-        rest_baseline = np.maximum(reference.counts - baseline, 0) if left_out else reference.counts
+        kind = without[0].partition("=")[0]
+        names = [p.removeprefix(f"{kind}=") for p in without if p.startswith(f"{kind}=")]
+        current = np.sum([self.traffic.counts(**{"version": version, kind: name}) for name in names], axis=0)
+        baseline = rest_baseline = np.asarray(reference.counts)
+        if kind == "segment":
+            baseline = np.asarray(np.sum([reference.segments[name] for name in names], axis=0))
+            rest_baseline = np.maximum(reference.counts - baseline, 0)
         rest = Place(
-            replace(whole.subject, without=without), rest_baseline, self.traffic.counts(without, version=version)
+            Subject(version=version, without=without), rest_baseline, self.traffic.counts(without, version=version)
         )
-        current = np.maximum(whole.current - rest.current, 0)
         sides = [side.astype(np.float64) for side in (baseline, current, rest_baseline, rest.current)]
         for finding in self._compare("drift", reference.name, layout, rest, features):
             span = layout.spans[finding.subject.feature]
