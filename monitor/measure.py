@@ -25,6 +25,8 @@ from monitor.windows import Traffic
 
 SUSPICIOUS_P = 1e-3
 """Places this unlike the others are also left out once, to see whether a change of the model is only theirs."""
+POSSIBLE_P = 0.05
+"""Whether a change of the model is only one place's is asked where the model may have changed at all."""
 TOO_MANY = "not tested: half of the servers or more differ from the others, so it cannot be told which are wrong"
 ONE_SERVER = "not tested: a version that runs on a single server cannot be told from the server"
 NOT_RANDOM = "not tested: the model's routing is not declared random, so what differs may differ for ever"
@@ -94,7 +96,7 @@ class Measure:
             yield replace(f, p_value=None, message=reason) if reason else f
 
     def _drift(self, layout: Layout, contrasts: Sequence[Finding], between: Sequence[Finding]) -> Iterator[Finding]:
-        """Against each reference: everything, each segment, and everything without the places that stand out.
+        """Against each reference: everything, each segment, and what may have moved without the places that stand out.
 
         A segment is held against its own rows in the reference, as segments differ from each other for ever.
         """
@@ -103,7 +105,9 @@ class Measure:
             if version and not self.traffic.rows(**where):
                 continue
             whole = Place(Subject(version=version), reference.counts, self.traffic.counts(**where))
-            yield from self._compare("drift", reference.name, layout, whole)
+            of_whole = self._compare("drift", reference.name, layout, whole)
+            yield from of_whole
+            moved = {f.subject.feature for f in of_whole if f.p_value is not None and f.p_value < POSSIBLE_P}
             of_segments: list[Finding] = []
             for segment in self.traffic.segments(**where):
                 if segment in reference.segments:
@@ -116,7 +120,7 @@ class Measure:
             suspects = [*_odd_servers(here), *_odd_segments(of_segments)]
             if not version:
                 suspects += self._odd_versions(between)
-            for without, features in _by_place(suspects).items():
+            for without, features in _by_place(s for s in suspects if s[1] in moved).items():
                 yield from self._drift_without(layout, reference, version, without, features)
 
     def _drift_without(
