@@ -296,13 +296,13 @@ class _Places:
             return self._between_versions(verdict, feature, own, at)
         everywhere = any(key in self.changed for key in ((verdict.version, feature), ("", feature)))
         if policy.watch == "server_outlier":
-            return (at if own[0] in at else () if everywhere and not at else own), False
+            return (at if own[0] in at else () if everywhere and not at else self._alike(own[0], feature)), False
         if own[0] in at:
             return at, False
         if at and self._is_pinned(at, feature):
             return at, True
         if verdict.segment:
-            return at if at or everywhere else own, everywhere
+            return at if at or everywhere else self._alike(own[0], feature), everywhere
         return at, False
 
     def _between_versions(self, verdict: Verdict, feature: str, own: Where, at: Where) -> tuple[Where, bool]:
@@ -313,6 +313,11 @@ class _Places:
             return at, False
         other = any(part.startswith("version=") for part in at) and ("", feature) in self.changed
         return (at, True) if other else (servers or own, False)
+
+    def _alike(self, own: str, feature: str) -> Where:
+        """All servers, or all values of the segment's key, that a verdict names for a feature."""
+        kind = "=".join(own.split("=")[: 2 if own.startswith("segment=") else 1])
+        return tuple(sorted(part for part, named in self.pinned if named == feature and part.startswith(f"{kind}=")))
 
     def _is_pinned(self, where: Where, feature: str) -> bool:
         return any((part, feature) in self.pinned for part in where)

@@ -34,8 +34,8 @@ def shared_change(place_baseline: Floats, place: Floats, rest_baseline: Floats, 
     The place's own change is what is beyond chance. None where a side is empty, or the place did not change.
 
     >>> before, after = np.array([500.0, 500.0]), np.array([300.0, 700.0])
-    >>> round(shared_change(before, after, before, before).high, 2), shared_change(before, after, before, after).share
-    (0.18, 1.01)
+    >>> [round(shared_change(before, after, before, now).share, 2) for now in (before, after)]
+    [0.0, 1.01]
     """
     sizes = [float(side.sum()) for side in (place_baseline, place, rest_baseline, rest)]
     if min(sizes) == 0:

@@ -27,6 +27,8 @@ from monitor.windows import Traffic
 
 SUSPICIOUS_P = 1e-3
 """Places this unlike the others are also left out once, to see whether a change of the model is only theirs."""
+POSSIBLE_P = 0.05
+"""Whether a change of the model is only one place's is asked where the model may have changed at all."""
 TOO_MANY = "not tested: half of the servers or more differ from the others, so it cannot be told which are wrong"
 ONE_SERVER = "not tested: a version that runs on a single server cannot be told from the server"
 NOT_RANDOM = "not tested: the model's routing is not declared random, so what differs may differ for ever"
@@ -132,7 +134,7 @@ class Measure:
             yield replace(f, p_value=None, message=ONE_SERVER) if f.subject.version in alone else self._if_routed(f)
 
     def _drift(self, layout: Layout, contrasts: Sequence[Finding], between: Sequence[Finding]) -> Iterator[Finding]:
-        """Against the past or a reference: everything, each segment, and everything without places that stand out.
+        """Against the past or a reference: everything, each segment, and what moved without the places that stand out.
 
         A segment is held against its own rows there, as segments differ from each other for ever.
         """
@@ -180,23 +182,27 @@ class Measure:
     ) -> Iterator[Finding]:
         of_all, of_segments = self._whole_and_segments(layout, version, against)
         yield from (*of_all, *of_segments)
+        moved = {f.subject.feature for f in of_all if f.p_value is not None and f.p_value < POSSIBLE_P}
         here = [f for f in contrasts if version in ("", f.subject.version)]
         suspects = [*_odd_servers(here), *_odd_segments(of_segments)]
         if not version:
             suspects += self._odd_versions(between)
-        for without, features in _by_place(suspects).items():
+        for without, features in _by_place(s for s in suspects if s[1] in moved).items():
             yield from self._drift_without(layout, against, version, without, features)
 
     def _drift_without(
         self, layout: Layout, against: Against, version: str, without: tuple[str, ...], features: Collection[str]
     ) -> Iterator[Finding]:
         """The drift of the rest when some places are left out, and how much of their change it has, too."""
-        left_out = [against.segments[p.removeprefix("segment=")] for p in without if p.startswith("segment=")]
-        baseline = np.asarray(np.sum(left_out, axis=0) if left_out else against.counts)
-        rest_baseline = np.maximum(against.counts - baseline, 0) if left_out else against.counts
+        kind = without[0].partition("=")[0]
+        names = [p.removeprefix(f"{kind}=") for p in without if p.startswith(f"{kind}=")]
+        current = np.sum([self.traffic.counts(**{"version": version, kind: name}) for name in names], axis=0)
+        baseline = rest_baseline = np.asarray(against.counts)
+        if kind == "segment":
+            baseline = np.asarray(np.sum([against.segments[name] for name in names], axis=0))
+            rest_baseline = np.maximum(against.counts - baseline, 0)
         subject = Subject(version=version, without=without)
         rest = Place(subject, rest_baseline, self.traffic.counts(without, version=version), against.exposures())
-        current = np.maximum(self.traffic.counts(version=version) - rest.current, 0)
         sides = [side.astype(np.float64) for side in (baseline, current, rest_baseline, rest.current)]
         for finding in self._compare("drift", against.name, layout, rest, features):
             span = layout.spans[finding.subject.feature]

@@ -159,6 +159,7 @@ class Registry:
             current = self._models.get((model.environment, model.name), model)
             if current.layout is None:
                 raise ValueError("a reference needs a layout to count over")
+            of_segments = [count for counts in reference.segments.values() for count in counts.tolist()]
             row = {
                 "environment": [model.environment],
                 "model": [model.name],
@@ -167,9 +168,7 @@ class Registry:
                 "layout_id": [current.layout.id],
                 "counts": [reference.counts.astype(np.uint64)],
                 "segments": pl.Series([list(reference.segments)], dtype=pl.List(pl.String)),
-                "segment_counts": [
-                    np.concatenate([np.empty(0, np.int64), *reference.segments.values()]).astype(np.uint64)
-                ],
+                "segment_counts": pl.Series([of_segments], dtype=pl.List(pl.UInt64)),
                 "added": [now],
             }
             self._store.insert("model_references", pl.DataFrame(row))

@@ -135,7 +135,7 @@ def show_status(answer: dict[str, Any]) -> None:
         console.print(
             "[red]firing[/] "
             + escape(f"{incident['policy']}: {incident['model']} {_place(incident)}since {short(incident['since'])}")
-            + escape(f": {causes}" if (causes := _causes(incident)) else "")
+            + escape(f": {causes}" if (causes := _causes(incident, since=True)) else "")
         )
 
 
@@ -168,14 +168,18 @@ def short(time: str) -> str:
     return time[:16].replace("T", " ") + "Z"
 
 
-def _causes(row: dict[str, Any]) -> str:
-    """The features that changed, with what changed and where.
+def _causes(row: dict[str, Any], *, since: bool = False) -> str:
+    """The features that changed, with what changed and where, and since when.
 
     >>> _causes({"causes": [{"feature": "age", "component": "missing", "where": "server s3"}]})
     'age (missing, only server s3)'
     """
-    about = [(c["feature"], (c["component"], c["where"] and f"only {c['where']}")) for c in row.get("causes", [])]
-    return ", ".join(f"{feature} ({', '.join(filter(None, known))})" for feature, known in about)
+    told = []
+    for c in row.get("causes", []):
+        where = f"only {c['where']}" if c["where"] else ""
+        began = f"since {short(c['since'])}" if since else ""
+        told.append(f"{c['feature']} ({', '.join(filter(None, (c['component'], where, began)))})")
+    return ", ".join(told)
 
 
 def _remark(verdict: dict[str, Any]) -> str:

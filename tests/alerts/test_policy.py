@@ -265,6 +265,10 @@ def test_two_bad_servers_are_one_place() -> None:
     assert answers(findings, DRIFT) == [("servers", "age", "servers s3 and s4")] * 2
 
 
+def test_two_servers_too_small_to_make_the_model_drift_are_one_place_too() -> None:
+    assert answers(outlier("s3", "s4"), DRIFT) == [("servers", "age", "servers s3 and s4")] * 2
+
+
 def test_where_routing_is_unknown_the_drift_itself_names_the_server() -> None:
     assert answers([drift("age", 1e-9), without("age", "server=s3")], DRIFT) == [("inputs", "age", "server s3")]
 

@@ -197,6 +197,18 @@ def test_outputs_of_the_model_lose_their_mark() -> None:
     assert "@" not in page.text.replace("train.parquet@", "")
 
 
+def test_an_alarm_says_of_each_feature_what_changed_where_and_since_when() -> None:
+    overview = model()
+    causes = [
+        {"feature": "age", "component": "missing", "where": "server s3", "since": "2026-03-01T09:00:00+00:00"},
+        {"feature": "income", "component": "units", "where": "", "since": "2026-03-01T10:00:00+00:00"},
+    ]
+    overview["firing"] = [{"model": "bare", "watch": "drift", "features": ["age", "income"], "causes": causes}]
+    text = read(overview).text
+    assert "age: missing, only server s3, since " in text
+    assert "income: in another unit, since " in text
+
+
 def test_without_alerts_the_page_is_calm() -> None:
     calm, alarmed = render_page(sample() | {"firing": []}), render_page(sample())
     assert "Nothing is firing." in calm

@@ -43,6 +43,20 @@ CHANGE = {"version": "2", "baseline_version": "1"}
             entry("drift_found", features=["a", "b", "c", "d", "e", "f", "g"], environment="staging", segment="vip"),
             "Drift in credit in staging, segment vip: a, b, c, d, e and 2 more changed against the reference.",
         ),
+        (
+            entry(
+                "drift_found", features=["a"], causes=[{"feature": "a", "component": "missing", "where": "server s3"}]
+            ),
+            "Drift in credit: a changed against the reference, only server s3.",
+        ),
+        (
+            entry("server_outlier_found", server="s3", features=["a"], causes=[{"feature": "a", "where": "server s3"}]),
+            "Server s3 differs from the others that run credit: a.",
+        ),
+        (
+            entry("version_contrast_found", features=["a"], causes=[{"feature": "a", "where": "server s3"}], **CHANGE),
+            "Version 2 of credit differs from version 1: a, only server s3.",
+        ),
         (entry("drift_found"), "Drift in credit: its inputs changed against the reference."),
         (
             entry("drift_cleared", features=["income"]),

@@ -129,6 +129,12 @@ def test_a_reference_file_that_names_segments_has_their_counts(make_service: Ser
     np.testing.assert_array_equal(sum(reference.segments.values()), reference.counts)
 
 
+def test_a_reference_without_segments_is_kept_as_it_is(make_service: ServiceMaker) -> None:
+    service = make_service(models={"m": {"features": {"x": "numeric"}}})
+    service.register_reference("m", pl.DataFrame({"x": np.arange(2000.0)}), "training")
+    assert make_service(models={}).registry.get("production", "m").references[""].segments == {}
+
+
 def test_importance_is_a_number_that_is_not_negative() -> None:
     spec = {"features": {"income": {"kind": "numeric", "importance": 0.4}, "age": "numeric"}}
     assert ModelSpec.model_validate(spec).importance == {"income": 0.4, "age": 1.0}

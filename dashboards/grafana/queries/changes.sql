@@ -19,7 +19,7 @@ FROM ({latest_findings})
 WHERE status = 'error' OR status = 'measured' AND (severity >= 1 OR detector = 'accuracy_drop' AND low > 0)
 ORDER BY
     status = 'error' DESC,
-    component IN ('schema', 'missing', 'unusable', 'unseen') DESC,
+    component IN ('schema', 'missing', 'unusable', 'unseen', 'stuck', 'units') DESC,
     severity DESC,
     end DESC,
     id
