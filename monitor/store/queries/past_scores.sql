@@ -1,4 +1,5 @@
--- What the scores of comparisons were in the windows of one length in a span, one row for each component.
+-- What the scores of comparisons were in the windows of one length in a span, one row for each component. Against a reference
+-- they tell nothing: it stays what it is, so a change that lasts would become usual.
 SELECT
     start,
     detector,
@@ -19,7 +20,7 @@ FROM
         AND end > {since:DateTime64(3, 'UTC')} AND end <= {until:DateTime64(3, 'UTC')}
         AND dateDiff('second', start, end) = {seconds:Int64} AND toUnixTimestamp(start) % {seconds:Int64} = 0
         AND detector IN ('drift', 'server_outlier', 'version_contrast')
-        AND empty(without) AND notEmpty(score_names)
+        AND NOT startsWith(baseline, 'reference:') AND empty(without) AND notEmpty(score_names)
 )
 ARRAY JOIN score_names AS score_name, score_values AS score, score_calibrated AS calibrated
 ORDER BY start
