@@ -128,8 +128,10 @@ class Imports:
                 number = earlier
                 break
         row = {"key": key, "number": number, "lines": len(lines), "digest": _digest(lines), "checks": checks}
-        types = {"number": pl.UInt32, "lines": pl.UInt64, "checks": pl.List(pl.UInt32)}
-        store.insert("imports", pl.DataFrame([row], schema_overrides=types))
+        unsigned = pl.DataFrame(
+            [row], schema_overrides={"number": pl.UInt32, "lines": pl.UInt64, "checks": pl.List(pl.UInt32)}
+        )
+        store.insert("imports", unsigned)
         return _named(key, number), len(lines), False
 
     def _is_there(self, batch: str) -> bool:
