@@ -41,7 +41,7 @@ from monitor.imports import FILE, Chunk, Imports
 from monitor.ingest import BATCH_TABLES, Ingest, Origin, Receipt
 from monitor.intake import Progress
 from monitor.judge import Judge
-from monitor.late import LateWindow, LateWindows
+from monitor.late import LateWindow, LateWindows, late_kind, watched_for
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
@@ -85,7 +85,7 @@ class Service:
         except OSError as error:
             raise ConfigError(f"store.path: {config.store.path} cannot be made a folder: {error.strerror}") from None
         measured = Measured(open_store(config.store), self.metrics)
-        self.store = Together(measured, kept=(*BATCH_TABLES, "profile_marks"), last="batches")
+        self.store = Together(measured, kept=(*BATCH_TABLES, "profile_marks", "label_marks"), last="batches")
         try:
             self.applied_migrations = migrate(self.store)
             self.ledger = Ledger(config.store.ledger_url, _ledger_password(config))
@@ -285,6 +285,8 @@ class Service:
             if granted:  # of forgotten predictions there may be rows that were just being taken in then
                 for place in self.store.query("forgotten_lately", since=now - DAY).iter_rows():
                     remove_forgotten(self.store, *place)
+                specs = [ModelSpec(), *(model.spec for model in self.registry.models())]
+                self.ledger.remove_late_claims(now - max(watched_for(spec, "labels") for spec in specs) - DAY)
         gone = {table: rows for table, rows in removed.items() if rows}
         if gone:
             log.info("removed what was kept for long enough", **gone)
@@ -448,7 +450,7 @@ class Service:
             return False  # it is not judged any more, or the model is not known here yet
         name = _kind_name(kind, length)
         claim = Claim(
-            window.environment, window.model, f"{name} at {late.marks}", window.start, window.end, self._owner
+            window.environment, window.model, late_kind(name, late.marks), window.start, window.end, self._owner
         )
         if not self.ledger.is_finished(replace(claim, kind=name)):
             return False
