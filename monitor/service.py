@@ -285,8 +285,8 @@ class Service:
             if granted:  # of forgotten predictions there may be rows that were just being taken in then
                 for place in self.store.query("forgotten_lately", since=now - DAY).iter_rows():
                     remove_forgotten(self.store, *place)
-                specs = [ModelSpec(), *(model.spec for model in self.registry.models())]
-                self.ledger.remove_late_claims(now - max(watched_for(spec, "labels") for spec in specs) - DAY)
+                watched = (watched_for(model.spec, "labels") for model in self.registry.models())
+                self.ledger.remove_late_claims(now - max(watched, default=DAY) - DAY)
         gone = {table: rows for table, rows in removed.items() if rows}
         if gone:
             log.info("removed what was kept for long enough", **gone)
