@@ -18,7 +18,7 @@ from alerts.ledger import LATE_CLAIMS
 from detectors.finding import Window
 from monitor.config import ModelSpec
 from monitor.registry import Model
-from monitor.store import Store
+from monitor.store import Parameter, Store
 from monitor.windows import Traffic, floor
 
 Kind = Literal["traffic", "labels"]
@@ -91,7 +91,7 @@ def count_marks(store: Store, window: Window, labels_until: datetime | None = No
     labels_until
         When the labels of its last predictions are due, where they count.
     """
-    place = {"environment": window.environment, "model": window.model, "start": window.start}
+    place: dict[str, Parameter] = {"environment": window.environment, "model": window.model, "start": window.start}
     marks = int(store.query("window_marks", **place, end=window.end)["marks"][0])
     return (
         marks
