@@ -10,7 +10,7 @@ what is removed is taken in again, or is there in another batch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -21,8 +21,9 @@ import polars as pl
 import structlog
 
 from monitor.batches import Batch, Limits
-from monitor.folding import HOUR, mark, sealed_hours_of, span
+from monitor.folding import HOUR, mark, span
 from monitor.ingest import REPLAYED, UNEXPECTED, Ingest, Origin
+from monitor.overlaps import Held, Overlap, Span, overlaps
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.retention import removed_until
@@ -36,10 +37,14 @@ GRACE = timedelta(minutes=10)
 KAFKA = "kafka/"
 EPOCH = datetime.fromtimestamp(0, UTC)
 OVERLAP, GAP, SUM, PROFILES = "messages taken in twice", "messages taken in", "sum of an hour", "profiles"
+LAST = (OVERLAP, SUM)
+"""In this order they are made good: what is removed must be elsewhere, and only then can a sum be right."""
 KEYS = "undeclared keys"
 REPLAY = "dead letters taken in twice"
 NEVER_FINISHED = " of a batch never finished"
 ONLY_SUM = "not repaired: its batches are not kept any more, only their sum"
+OTHERS_FIRST = "not repaired: other batches of its log do not agree"
+UNREADABLE = "not repaired: its log cannot be read here"
 OTHERS_REPAIR = "not repaired: another process repairs at this moment"
 Read = Callable[[str, int, int], Iterator[Message]]
 """The messages of a range of offsets of a batch's source, in order. Raises SourceError."""
@@ -68,7 +73,7 @@ class Disagreement:
     expected, found
         How many there should be and how many there are.
     lacking
-        The offsets of a log that would have to be taken in to make it good, where there are any.
+        From where to where in a log offsets would have to be taken in to make it good, where any would.
     repair
         What was done about it; empty where nothing was asked for.
     """
@@ -178,10 +183,19 @@ class Auditor:
 
     def _overlaps(self, look: _Look) -> Iterator[Disagreement]:
         """Batches that hold messages of others: a group that lost its commits has read its topics again."""
-        for source, batch, first, last, taken_until in self._store.query("offset_overlaps", **look.within).iter_rows():
-            twice = min(last, taken_until) - first + 1
-            rest = (taken_until + 1, last) if last > taken_until else None
-            yield Disagreement(OVERLAP, 0, twice, source=source, batch=batch, lacking=rest)
+        for source, each, _ in self._overlapping(look):
+            lacking = (each.lacking[0][0], each.lacking[-1][1]) if each.lacking else None
+            yield Disagreement(OVERLAP, 0, each.twice, source=source, batch=each.held.batch, lacking=lacking)
+
+    def _overlapping(self, look: _Look) -> Iterator[tuple[str, Overlap, Sequence[Held]]]:
+        """With the source, and what is there around it."""
+        for source, first, last in self._store.query("offset_overlaps", **look.within).iter_rows():
+            held = self._held(source, first, last)
+            yield from ((source, each, held) for each in overlaps(held))
+
+    def _held(self, source: str, first: int, last: int) -> list[Held]:
+        """The batches of a log that have offsets in a span."""
+        return [Held(*row) for row in self._store.query("held_batches", source=source, first=first, last=last).rows()]
 
     def _gaps(self, look: _Look) -> Iterator[Disagreement]:
         """Offsets that no batch holds. Where the log has no message there, nothing is expected."""
@@ -296,19 +310,27 @@ class Auditor:
         rows = self._store.query("batch_record", source=source, batch=batch).select("first", "last").rows()
         return rows[0] if rows else None
 
+    def _offsets(self, source: str, batch: str) -> tuple[int, int] | None:
+        """The offsets that a finished batch should have."""
+        record = self._record(source, batch)
+        if record is None or not source.startswith(KAFKA):
+            return record
+        (held,) = [each for each in self._held(source, *record) if each.batch == batch]
+        return held.first, held.until
+
     # Making good
 
     def _repaired(self, found: Sequence[Disagreement], look: _Look) -> Iterator[Disagreement]:
-        """What is there twice goes last: only where all the rest of its log is known to be there."""
+        """What is there twice goes only where all the rest of its log is known to be there."""
         self._ingest.refresh()
         surplus = {(each.source, each.batch) for each in found if each.is_surplus}
         left = {(each.source, each.batch) for each in found if each.what.endswith(NEVER_FINISHED)}
         done: dict[tuple[str, str], str] = {}  # a batch that is taken in again is whole
         broken: set[str] = set()
-        for each in sorted(found, key=lambda each: each.what == OVERLAP):
+        for each in sorted(found, key=lambda each: LAST.index(each.what) if each.what in LAST else -1):
             key = (each.source, each.batch)
             if each.what == OVERLAP and each.source in broken:
-                outcome = "not repaired: other batches of its log do not agree"
+                outcome = OTHERS_FIRST
             elif key in done and each.what not in (GAP, OVERLAP):
                 outcome = done[key]
             else:
@@ -333,6 +355,8 @@ class Auditor:
                 return OTHERS_REPAIR
             if told.what.endswith(NEVER_FINISHED):
                 return _why_left(told)
+            if told.what == OVERLAP:
+                return self._apart(told, look)
             if not self._still(told, look):
                 return ""
             if told.what == SUM:
@@ -343,10 +367,8 @@ class Auditor:
             if told.what == REPLAY:
                 self._ingest.drop_replay(Origin(told.source.removeprefix(REPLAYED), told.batch, EPOCH))
                 return "what was replayed was removed; what is still refused are dead letters again"
-            if told.what == OVERLAP and not sealed_hours_of(self._store, told.source, told.batch).is_empty():
-                return ONLY_SUM
-            if told.what in (GAP, OVERLAP):
-                return self._from_offsets(told, look, left)
+            if told.what == GAP and told.lacking is not None:
+                return self._from_offsets(told, told.lacking, look, left)
             return self._again(told, look, anew=(told.source, told.batch) in surplus)
         except UNEXPECTED as error:
             log.exception("a disagreement was not repaired", what=told.what, source=told.source, batch=told.batch)
@@ -354,12 +376,11 @@ class Auditor:
 
     def _still(self, told: Disagreement, look: _Look) -> bool:
         """Whether it disagrees as it did. Much may have come in while others were repaired."""
-        if told.what == SUM:
-            return True
+        if told.what == SUM and told.hour is not None:
+            hour = replace(look, start=told.hour, end=told.hour + HOUR)
+            return told.hour in self._sums(self._registry.get(told.environment, told.model), hour)
         if told.what == REPLAY:
             again = self._replays()
-        elif told.what == OVERLAP:
-            again = self._overlaps(look)
         elif told.what == GAP:
             again = self._gaps(replace(look, read=None))
         elif told.hour is None:
@@ -369,39 +390,67 @@ class Auditor:
             again = self._hours(self._registry.get(told.environment, told.model), hour, set())
         return told.place in {each.place for each in again}
 
-    def _from_offsets(self, told: Disagreement, look: _Look, left: Collection[tuple[str, str]]) -> str:
-        """Take offsets in that lack, in batches as the intake makes them; then remove what is there twice."""
-        said = []
+    def _from_offsets(self, told: Disagreement, lacking: Span, look: _Look, left: Collection[tuple[str, str]]) -> str:
+        """Take offsets in that lack, in batches as the intake makes them."""
+        first, last = lacking
+        if not told.expected:
+            # A record without events, so that nobody looks there again.
+            self._ingest.retake([], Origin(told.source, str(first), look.now, None, last))
+            return "the log has nothing there"
+        if look.read is None:
+            return UNREADABLE
         taken: set[str] = set()
-        if told.lacking is not None:
-            first, last = told.lacking
-            if not told.expected and told.what == GAP:
-                # A record without events, so that nobody looks there again.
-                self._ingest.retake([], Origin(told.source, str(first), look.now, None, last))
-                return "the log has nothing there"
-            if look.read is None:
-                return "not repaired: its log cannot be read here"
-            for batch in batches_of(look.read(told.source, first, last), first, last, self._limits):
-                if not look.is_alone:
-                    return OTHERS_REPAIR
-                self._ingest.retake(batch.lines, _origin(told.source, batch))
-                taken.add(str(batch.first))
-            said.append(f"taken in again: offsets {first} to {last}")
-        if told.what == OVERLAP:
+        for batch in batches_of(look.read(told.source, first, last), first, last, self._limits):
+            if not look.is_alone:
+                return OTHERS_REPAIR
+            self._ingest.retake(batch.lines, _origin(told.source, batch))
+            taken.add(str(batch.first))
+        # What was begun there once and never ended; all of it is there by now.
+        begun = {batch for source, batch in left if source == told.source and first <= int(batch) <= last}
+        counted = self._store.query("unfinished_batches", source=told.source, first=first, last=last)
+        for each in begun.union(counted["batch"]) - taken:
+            self._ingest.forget(Origin(told.source, each, EPOCH))
+        return f"taken in again: offsets {first} to {last}"
+
+    def _apart(self, told: Disagreement, look: _Look) -> str:
+        """Take in again what only this batch has of what it holds, and then remove it; or make it what its sum has."""
+        here = (told.source, told.batch)
+        found = [(each, held) for source, each, held in self._overlapping(look) if (source, each.held.batch) == here]
+        if not found:
+            return ""
+        overlap, held = found[0]
+        if overlap.is_settled:
+            return ONLY_SUM
+        again = list(reversed(overlap.lacking))
+        if overlap.held.sealed_last is not None:
+            again.append((overlap.held.first, overlap.held.sealed_last))
+        if again and look.read is None:
+            return UNREADABLE
+        names = {each.batch for each in held} - {told.batch}
+        is_replaced = False
+        # The last ones first: what is taken in under the batch's own name replaces it.
+        for batch in self._read_anew(told.source, again, look):
+            if str(batch.first) in names:
+                return OTHERS_FIRST
+            if not look.is_alone:
+                return OTHERS_REPAIR
+            is_replaced = batch.first == overlap.held.first
+            self._ingest.retake(batch.lines, _origin(told.source, batch), anew=is_replaced)
+        if not is_replaced:
             self._ingest.forget(Origin(told.source, told.batch, EPOCH))
-            said.append("what is there twice was removed")
-        elif told.lacking is not None:  # what was begun there once and never ended; all of it is there by now
-            first, last = told.lacking
-            begun = {batch for source, batch in left if source == told.source and first <= int(batch) <= last}
-            counted = self._store.query("unfinished_batches", source=told.source, first=first, last=last)
-            for each in begun.union(counted["batch"]) - taken:
-                self._ingest.forget(Origin(told.source, each, EPOCH))
-        return "; ".join(said)
+        said = [f"taken in again: offsets {first} to {last}" for first, last in sorted(again)]
+        return "; ".join([*said, "what is there twice was removed"])
+
+    def _read_anew(self, source: str, spans: Iterable[Span], look: _Look) -> Iterator[Batch]:
+        """Spans of a log as batches, the last of each first."""
+        if look.read is not None:
+            for first, last in spans:
+                yield from reversed(list(batches_of(look.read(source, first, last), first, last, self._limits)))
 
     def _again(self, told: Disagreement, look: _Look, *, anew: bool) -> str:
         """Take a batch in again from its log, which replaces what is there; or make its profiles from its rows."""
         why = "it came from no log"
-        offsets = self._record(told.source, told.batch)
+        offsets = self._offsets(told.source, told.batch)
         if told.source.startswith(KAFKA) and offsets is not None:
             try:
                 if look.read is None:

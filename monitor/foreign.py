@@ -16,13 +16,12 @@ import monitor.adapters
 from alerts.kinds import kinds_in
 from monitor.adapters import Adapter, AdapterSettings, FullError, Sender, Translated
 from monitor.decode import Reject
-from monitor.imports import chunk_batch
+from monitor.imports import FILE, Chunk
 from monitor.ingest import Origin, Receipt
 
 if TYPE_CHECKING:
     from monitor.service import Service
 
-FILE = "file"
 MOST_AT_ONCE = 32
 log = structlog.get_logger()
 
@@ -69,13 +68,11 @@ class Foreign:
             return None
         if translated.identity and not translated.lines:  # sent again: what the batch says of itself must stay
             return Receipt(0, [])
-        if translated.identity:
-            origin = Origin(name, translated.identity, now)
+        if key and source == FILE and not translated.identity:
+            receipt = self._import(key, body, translated)
         else:
-            of_file = key and source == FILE
-            batch = chunk_batch(self._service.store, key, body) if of_file else _named(sender, key, body)
-            origin = Origin(source or name, batch, now)
-        receipt = self._store(translated, origin)
+            batch = translated.identity or _named(sender, key, body)
+            receipt = self._store(translated, Origin(name if translated.identity else source or name, batch, now))
         adapter.settled(translated)
         return receipt
 
@@ -91,6 +88,11 @@ class Foreign:
         self._adapters[name].settled(translated)
         if translated.alone:
             self._metrics.lone_halves.labels(translated.alone).inc()
+
+    def _import(self, key: str, body: bytes, translated: Translated) -> Receipt:
+        chunk = Chunk(body.split(b"\n"), translated.lines, translated.records, translated.refused)
+        receipt = self._service.imports.take(key, chunk, translated.sender.allowed)
+        return Receipt(receipt.accepted, _by_record(receipt.rejects, translated))
 
     def _store(self, translated: Translated, origin: Origin) -> Receipt:
         receipt = self._service.take_batch(translated.lines, origin, translated.sender.allowed, translated.refused)

@@ -1,29 +1,186 @@
-"""Which batch a chunk of a file is: two files may begin alike, and the same file may have grown since."""
+"""Chunks of files: two files may begin alike, one may have grown since it was imported, and another be an older copy.
+
+A chunk is taken in as one batch. Of one that has grown, the lines that were there keep their batch, and the rest is
+another one: a batch must not get more lines once a sum stands for it, see ``monitor/folding.py``.
+"""
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from monitor.store import Store
+from monitor.decode import Reject
+from monitor.folding import sealed_hours_of
+from monitor.ingest import Origin, Receipt
+
+if TYPE_CHECKING:
+    from monitor.service import Service
+
+FILE = "file"
 
 
-def chunk_batch(store: Store, key: str, chunk: bytes) -> str:
-    """The name of a chunk's batch, which is kept in mind before it is taken in.
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a file.
 
-    The same as that of an earlier chunk with this key if it holds all of that one at its beginning, else a new one.
+    written
+        Its lines as they are in the file; the last one is empty unless it is not ended yet.
+    lines
+        Those of the contract that they stand for.
+    records
+        Of each of these, in order, which line of the file it is from.
+    refused
+        Of ``lines``, which could not be made; they are empty.
     """
-    known = store.query("imports_of_key", key=key)
-    number = known.height
-    for earlier, size, digest in known.iter_rows():
-        if _digest(chunk[:size]) == digest:
-            number = earlier
-            break
-    row = {"key": [key], "number": [number], "size": [len(chunk)], "digest": [_digest(chunk)]}
-    store.insert("imports", pl.DataFrame(row, schema_overrides={"number": pl.UInt32, "size": pl.UInt64}))
-    return key if number == 0 else hashlib.sha256(f"{key}\x1f{number}".encode()).hexdigest()[:32]
+
+    written: Sequence[bytes]
+    lines: Sequence[bytes]
+    records: Sequence[int]
+    refused: Sequence[Reject] = ()
+
+    @classmethod
+    def of_lines(cls, lines: Sequence[bytes]) -> Chunk:
+        """Lines of the contract."""
+        return cls(lines, lines, range(len(lines)))
+
+    @classmethod
+    def of_table(cls, raw: bytes, rows: Sequence[bytes]) -> Chunk:
+        """A table, which does not grow: it is like one line."""
+        return cls([raw, b""], rows, [0] * len(rows))
 
 
-def _digest(chunk: bytes) -> str:
-    return hashlib.sha256(chunk).hexdigest()
+@dataclass(frozen=True)
+class _Piece:
+    """Lines of a chunk that belong to one batch.
+
+    is_copy
+        That batch has these lines and more, and is there.
+    """
+
+    batch: str
+    start: int
+    end: int
+    is_copy: bool = False
+
+
+class Imports:
+    """Takes chunks of files in."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def take(self, key: str, chunk: Chunk, allowed: frozenset[str] = frozenset()) -> Receipt:
+        """Take a chunk in that begins at the place in a file that ``key`` names; returns when it is durable."""
+        now = self._service.clock.now()
+        accepted, rejects = 0, list[Reject]()
+        for piece in self._pieces(key, chunk.written):
+            start, end = (bisect.bisect_left(chunk.records, line) for line in (piece.start, piece.end))
+            lines = chunk.lines if end - start == len(chunk.lines) else chunk.lines[start:end]
+            refused = [replace(r, row=r.row - start) for r in chunk.refused if start <= r.row < end]
+            origin = Origin(FILE, piece.batch, now)
+            if piece.is_copy:
+                refused += self._service.ingest.refused(lines, origin)
+                accepted += sum(1 for line in lines if line and not line.isspace()) - len(refused)
+            else:
+                receipt = self._service.take_batch(lines, origin, allowed, refused)
+                refused, accepted = list(receipt.rejects), accepted + receipt.accepted
+            rejects += [replace(r, row=r.row + start) for r in refused]
+        return Receipt(accepted, rejects)
+
+    def _pieces(self, key: str, lines: Sequence[bytes]) -> list[_Piece]:
+        """The batches that lines belong to. They are kept in mind, but for a last line that is not ended yet."""
+        pieces = []
+        start, ended = 0, _ended(lines)
+        while start < ended:
+            batch, length, is_copy = self._known(key, lines[start:ended])
+            pieces.append(_Piece(batch, start, start + length, is_copy))
+            start += length
+            key = _hash(f"{batch}\x1f{length}")
+        if any(line.strip() for line in lines[start:]):
+            pieces.append(_Piece(key, start, len(lines)))
+        return pieces
+
+    def _known(self, key: str, lines: Sequence[bytes]) -> tuple[str, int, bool]:
+        """The batch of the first of these lines, how many it has of them, and whether it has these and more.
+
+        It is one that they begin with, or that begins with all of them; else a new one for all of them.
+        """
+        store, checks = self._service.store, _checks(lines)
+        known = store.query("imports_of_key", key=key, lines=len(lines))
+        number = known.height
+        for earlier, length, digest, check in known.iter_rows():
+            batch = _named(key, earlier)
+            if length <= len(lines) and _digest(lines[:length]) == digest:
+                return batch, length, False
+            if length > len(lines) and check == checks[-1]:
+                if self._is_there(batch):
+                    return batch, len(lines), True
+                # All of it was never taken in, and the copy that has more may be lost by now.
+                self._service.forget_batch(Origin(FILE, batch, self._service.clock.now()))
+                number = earlier
+                break
+        row = {"key": key, "number": number, "lines": len(lines), "digest": _digest(lines), "checks": checks}
+        unsigned = pl.DataFrame(
+            [row], schema_overrides={"number": pl.UInt32, "lines": pl.UInt64, "checks": pl.List(pl.UInt32)}
+        )
+        store.insert("imports", unsigned)
+        return _named(key, number), len(lines), False
+
+    def _is_there(self, batch: str) -> bool:
+        """Whether all of a batch is there, or it counts as if it were."""
+        store = self._service.store
+        recorded = store.query("batch_record", source=FILE, batch=batch)
+        return not (recorded.is_empty() and sealed_hours_of(store, FILE, batch).is_empty())
+
+
+def _ended(lines: Sequence[bytes]) -> int:
+    """How many lines there are without blank ones at the end, and without one of which only the beginning is written.
+
+    >>> _ended([b'{"a": 1}', b'{"a": 2}', b""]), _ended([b'{"a": 1}', b'{"a": 2}']), _ended([b'{"a": 1}', b'{"a": '])
+    (2, 2, 1)
+    """
+    end = len(lines)
+    if end and not _is_value(lines[-1]):
+        end -= 1
+    while end and not lines[end - 1].strip():
+        end -= 1
+    return end
+
+
+def _is_value(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _named(key: str, number: int) -> str:
+    return key if number == 0 else _hash(f"{key}\x1f#{number}")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _written(line: bytes) -> bytes:
+    """A line with its end, which the last one of a file may lack."""
+    return line.rstrip() + b"\n"
+
+
+def _digest(lines: Sequence[bytes]) -> str:
+    return hashlib.sha256(b"".join(map(_written, lines))).hexdigest()
+
+
+def _checks(lines: Sequence[bytes]) -> list[int]:
+    """Of each line, the checksum of all up to it."""
+    seen = itertools.accumulate(lines, lambda check, line: zlib.crc32(_written(line), check), initial=0)
+    return list(seen)[1:]

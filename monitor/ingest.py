@@ -26,6 +26,7 @@ from monitor.decode import Decoded, Fields, Reject, decode
 from monitor.fast import LEAST_LINES, models_of, read_clean
 from monitor.folding import count_hours, mark, sealed_hours_of
 from monitor.forgetting import Forgotten
+from monitor.late import mark_labels
 from monitor.profile import Part, profile_rows, write_profiles
 from monitor.reference import References
 from monitor.registry import Model, Registry
@@ -435,6 +436,7 @@ class Ingest:
         self._redact_labels(decoded)
         rows = self.forgotten.left_out(label_rows(decoded.labels))
         self._write("labels", rows, origin)
+        mark_labels(self._store, rows)
         return rows
 
     def _redact_labels(self, decoded: Decoded) -> None:

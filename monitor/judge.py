@@ -104,7 +104,7 @@ class Judge:
         return judged_traffic(window, marks, traffic), traffic
 
     def _read_outcomes(self, model: Model, window: Window) -> tuple[Judgement, pl.DataFrame]:
-        marks = count_marks(self.store, window)
+        marks = count_marks(self.store, window, window.end + model.spec.label_delay)
         outcomes = self.store.query(
             "outcomes",
             environment=model.environment,

@@ -1,4 +1,4 @@
-"""Events that come in after their window was judged: which windows are to be judged again, and when.
+"""Events and labels that come in after their window was judged: which are to be judged again, and when.
 
 What a window was judged on is kept: how often its hours had been written to before they were read, and a digest of
 what was read. A window whose hours were written to since is looked at again once they are left alone; it is judged
@@ -14,9 +14,11 @@ from typing import Literal
 
 import polars as pl
 
+from alerts.ledger import LATE_CLAIMS
 from detectors.finding import Window
+from monitor.config import ModelSpec
 from monitor.registry import Model
-from monitor.store import Store
+from monitor.store import Parameter, Store
 from monitor.windows import Traffic, floor
 
 Kind = Literal["traffic", "labels"]
@@ -83,10 +85,36 @@ class LateWindows:
         return [each for each in late if (each.judged.window, each.judged.kind) in ripe]
 
 
-def count_marks(store: Store, window: Window) -> int:
-    """How often the hours of a window were written to. To be asked before they are read."""
-    place = {"environment": window.environment, "model": window.model}
-    return int(store.query("window_marks", **place, start=window.start, end=window.end)["marks"][0])
+def count_marks(store: Store, window: Window, labels_until: datetime | None = None) -> int:
+    """How often the hours of a window were written to, or labels that may count in it. Asked before they are read.
+
+    labels_until
+        When the labels of its last predictions are due, where they count.
+    """
+    place: dict[str, Parameter] = {"environment": window.environment, "model": window.model, "start": window.start}
+    marks = int(store.query("window_marks", **place, end=window.end)["marks"][0])
+    return (
+        marks
+        if labels_until is None
+        else marks + int(store.query("label_marks", **place, end=labels_until)["marks"][0])
+    )
+
+
+def mark_labels(store: Store, labels: pl.DataFrame) -> None:
+    """Leave a mark on every hour in which some labels became known. To be called when they are written."""
+    if not labels.is_empty():
+        hours = labels.select("environment", "model", hour=pl.col("timestamp").dt.truncate("1h")).unique()
+        store.insert("label_marks", hours.with_columns(marks=pl.lit(1, pl.UInt64)))
+
+
+def watched_for(spec: ModelSpec, kind: Kind) -> timedelta:
+    """How long after its end a judged window is watched: as long as batches' own profiles are kept."""
+    return (spec.label_delay if kind == "labels" else timedelta(0)) + spec.retention.minutes
+
+
+def late_kind(kind: str, marks: int) -> str:
+    """What a window is judged on again, as claims name it: once for each state of its hours."""
+    return f"{kind}{LATE_CLAIMS}{marks}"
 
 
 def judged_traffic(window: Window, marks: int, traffic: Traffic) -> Judgement:
@@ -101,9 +129,8 @@ def judged_outcomes(window: Window, marks: int, outcomes: pl.DataFrame) -> Judge
 
 
 def save_judgement(store: Store, judgement: Judgement, model: Model, now: datetime) -> None:
-    """Keep what a window was judged on; the latest counts. It is watched as long as batches' own profiles are kept."""
+    """Keep what a window was judged on; the latest counts."""
     window = judgement.window
-    delay = model.spec.label_delay if judgement.kind == "labels" else timedelta(0)
     row = {
         "environment": window.environment,
         "model": window.model,
@@ -113,7 +140,8 @@ def save_judgement(store: Store, judgement: Judgement, model: Model, now: dateti
         "marks": judgement.marks,
         "events": judgement.events,
         "digest": judgement.digest,
-        "watched_until": window.end + delay + model.spec.retention.minutes,
+        "labels_until": window.end + model.spec.label_delay,
+        "watched_until": window.end + watched_for(model.spec, judgement.kind),
         "judged": now,
     }
     unsigned = {"marks": pl.UInt64, "events": pl.UInt64}

@@ -22,7 +22,7 @@ from monitor.store.literals import literal, render
 DAY = timedelta(days=1)
 EPOCH = datetime.fromtimestamp(0, UTC)
 OF_MODELS: Mapping[str, Mapping[str, str]] = {
-    "rows": {"predictions": "timestamp", "features": "timestamp", "labels": "timestamp"},
+    "rows": {"predictions": "timestamp", "features": "timestamp", "labels": "timestamp", "label_marks": "hour"},
     "hours": {
         "profile_marks": "hour",  # first: an hour without marks is not read
         "profile_folds": "hour",

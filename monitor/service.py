@@ -33,15 +33,15 @@ from monitor.decode import Reject, split_lines
 from monitor.durations import format_duration
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING, ServedTraffic, fleet
-from monitor.foreign import FILE, Foreign
+from monitor.foreign import Foreign
 from monitor.forgetting import forget_entity, forget_predictions, remove_forgotten
 from monitor.gathering import MOST_LINES, Gathering
 from monitor.health import probe
-from monitor.imports import chunk_batch
+from monitor.imports import FILE, Chunk, Imports
 from monitor.ingest import BATCH_TABLES, Ingest, Origin, Receipt
 from monitor.intake import Progress
 from monitor.judge import Judge
-from monitor.late import LateWindow, LateWindows
+from monitor.late import LateWindow, LateWindows, late_kind, watched_for
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
@@ -86,7 +86,7 @@ class Service:
         except OSError as error:
             raise ConfigError(f"store.path: {config.store.path} cannot be made a folder: {error.strerror}") from None
         measured = Measured(open_store(config.store), self.metrics)
-        self.store = Together(measured, kept=(*BATCH_TABLES, "profile_marks"), last="batches")
+        self.store = Together(measured, kept=(*BATCH_TABLES, "profile_marks", "label_marks"), last="batches")
         try:
             self.applied_migrations = migrate(self.store)
             self.ledger = Ledger(config.store.ledger_url, _ledger_password(config))
@@ -99,6 +99,7 @@ class Service:
             self.ingest = Ingest(self.store, self.registry, self.references, config)
             self.gathering = Gathering(self.store, self.ingest)
             self.dead_letters = DeadLetters(self.store, self.ingest)
+            self.imports = Imports(self)
             self.foreign = Foreign(self, config.adapters)
             self.vitals = Vitals(self.store, self.metrics)
             self.judge = Judge(self.store, self.references)
@@ -147,10 +148,14 @@ class Service:
         A key used again for other bytes names another batch, so that nothing is overwritten. ``models``: those the
         caller may write to; empty for all. Raises BadTableError for a table that cannot be read.
         """
+        lines = _lines(body, content_type)
+        if key and source == FILE:
+            of_table = isinstance(lines, TableLines)
+            chunk = Chunk.of_table(body, lines) if of_table else Chunk.of_lines(lines)
+            return self.imports.take(key, chunk, models)
         whole = b"\x1f".join((caller.encode(), key.encode(), body))
-        of_file = key and source == FILE
-        batch = chunk_batch(self.store, key, body) if of_file else hashlib.sha256(whole).hexdigest()[:32]
-        return self.take_batch(_lines(body, content_type), Origin(source, batch, self.clock.now()), models)
+        batch = hashlib.sha256(whole).hexdigest()[:32]
+        return self.take_batch(lines, Origin(source, batch, self.clock.now()), models)
 
     def take_batch(
         self,
@@ -203,7 +208,7 @@ class Service:
         return self.config.intake_revision
 
     def import_chunk(self, chunk: bytes, key: str) -> dict[str, Any]:
-        """Take a chunk of a file in. Under the same key, one that has grown is the same; see ``chunk_batch``."""
+        """Take a chunk of a file in. Under the same key, one that has grown is the same; see ``Imports``."""
         return self.take(chunk, FILE, key).to_dict()
 
     def import_foreign(self, adapter: str, chunk: bytes, key: str, sender: Mapping[str, str]) -> dict[str, Any]:
@@ -281,6 +286,8 @@ class Service:
             if granted:  # of forgotten predictions there may be rows that were just being taken in then
                 for place in self.store.query("forgotten_lately", since=now - DAY).iter_rows():
                     remove_forgotten(self.store, *place)
+                watched = (watched_for(model.spec, "labels") for model in self.registry.models())
+                self.ledger.remove_late_claims(now - max(watched, default=DAY) - DAY)
         gone = {table: rows for table, rows in removed.items() if rows}
         if gone:
             log.info("removed what was kept for long enough", **gone)
@@ -444,7 +451,7 @@ class Service:
             return False  # it is not judged any more, or the model is not known here yet
         name = _kind_name(kind, length)
         claim = Claim(
-            window.environment, window.model, f"{name} at {late.marks}", window.start, window.end, self._owner
+            window.environment, window.model, late_kind(name, late.marks), window.start, window.end, self._owner
         )
         if not self.ledger.is_finished(replace(claim, kind=name)):
             return False

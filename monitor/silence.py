@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import polars as pl
 
 from detectors.finding import Finding, Subject, Window
 from detectors.silence import Floats, Record, Silence, of_season, of_share, silence_finding
-from monitor.past import HOUR, Past, listed
+from monitor.past import HOUR, PAST, Past, listed
 from monitor.registry import Model
 from monitor.store import Store
 from monitor.windows import Traffic, floor
@@ -37,9 +38,11 @@ def silence_findings(store: Store, model: Model, window: Window, traffic: Traffi
     minutes = store.query("served_minutes", **asked, start=since, end=window.end)
     if minutes["rows"].sum() < past.hours.filter(pl.col("hour") >= since)["rows"].sum():
         return  # minutes are not kept as long as hours
-    look = _Look(past, past.hours.filter(pl.col("hour") < since), minutes, since)
+    look = _Look(store, model, past, past.hours.filter(pl.col("hour") < since), minutes, since)
     whole = look.record()
-    yield silence_finding(window, Subject(), of_season(whole), traffic.rows(), explained=look.all_retired())
+    season = of_season(whole)
+    why = look.why_model() if season is not None and season.severity >= 1 else ""
+    yield silence_finding(window, Subject(), season, traffic.rows(), explained=why)
     servers = look.silences("server", whole)
     for server, silence in servers.items():
         why = look.why_server(server, silence, servers) if silence.severity >= 1 else ""
@@ -53,6 +56,8 @@ def silence_findings(store: Store, model: Model, window: Window, traffic: Traffi
 class _Look:
     """What served by hour, and by minute since."""
 
+    store: Store
+    model: Model
     past: Past
     hours: pl.DataFrame
     minutes: pl.DataFrame
@@ -80,10 +85,12 @@ class _Look:
                 found[name] = silence
         return found
 
-    def all_retired(self) -> str:
-        """Whether all versions that served were retired."""
-        lately = _lately(self.past.places())["version"].to_list()
-        return "all versions are retired" if lately and all(map(self.past.retired, lately)) else ""
+    def why_model(self) -> str:
+        """Why it is right that the whole model is silent; empty where nothing explains it."""
+        places = self.past.places()
+        if all(map(self.past.retired, _lately(places)["version"].to_list())):
+            return "all versions are retired"
+        return self._imported(places)
 
     def why_server(self, server: str, silence: Silence, servers: dict[str, Silence]) -> str:
         """Why it is right that a server is silent; empty where nothing explains it."""
@@ -95,7 +102,7 @@ class _Look:
             return f"{listed(came)} came in its place"
         if self._departures(servers) >= DEPARTURES:
             return "servers of this model come and go"
-        return self._gone(silence)
+        return self._imported(places) or self._gone(silence)
 
     def why_version(self, version: str, silence: Silence) -> str:
         """Why it is right that a version is silent; empty where nothing explains it."""
@@ -111,7 +118,8 @@ class _Look:
             return _took_over(there).removeprefix("; ")
         new = later.filter(pl.col("server").is_in(self._came_for(last_seen)))
         released = later.filter(pl.col("version").is_in(self._released_since(last_seen - AT_ONCE)))
-        return _took_over(new if new.height else released).removeprefix("; ") or self._gone(silence)
+        took_over = _took_over(new if new.height else released).removeprefix("; ")
+        return took_over or self._imported(own) or self._gone(silence)
 
     def _released_since(self, at: datetime) -> list[str]:
         told = self.past.releases.filter((pl.col("timestamp") >= at) & (pl.col("action") != "retire"))
@@ -130,6 +138,16 @@ class _Look:
         seen = self.past.places().group_by("server").agg(pl.col("last_seen").max())
         left = seen.filter(pl.col("server").is_in(list(servers)) & (pl.col("last_seen") < self.past.end - DAY))
         return len({floor(at, AT_ONCE) for at in left["last_seen"].to_list() if not self._came_for(at)})
+
+    def _imported(self, places: pl.DataFrame) -> str:
+        """Nobody waits for the next file: it may be history."""
+        return "only imported files tell of it" if set(places["server"].to_list()) <= self._only_imported else ""
+
+    @functools.cached_property
+    def _only_imported(self) -> set[str]:
+        asked = {"environment": self.model.environment, "model": self.model.name}
+        since = floor(self.past.end - PAST, HOUR)
+        return set(self.store.query("only_imported", **asked, since=since)["server"].to_list())
 
     def _gone(self, silence: Silence) -> str:
         return "it is taken for gone" if silence.minutes * MINUTE > GONE_AFTER else ""

@@ -14,10 +14,12 @@ from alerts.incidents import Incident
 from alerts.ledger.book import Book
 from alerts.ledger.database import READS_ONLY, migrate, open_database
 from alerts.ledger.evaluations import (
+    LATE_CLAIMS,
     claim_evaluation,
     is_finished,
     last_finished,
     release_evaluation,
+    remove_late_claims,
     renew_evaluation,
 )
 from alerts.ledger.records import (
@@ -31,6 +33,7 @@ from alerts.ledger.records import (
 from alerts.ledger.schema import EPOCH
 
 __all__ = [
+    "LATE_CLAIMS",
     "BadCallbackError",
     "Book",
     "Claim",
@@ -107,6 +110,11 @@ class Ledger:
         """The window could not be judged; see ``release_evaluation``."""
         with self.writing() as book:
             release_evaluation(book.connection, claim)
+
+    def remove_late_claims(self, until: datetime) -> int:
+        """Remove claims to judge windows again that ended before a time; gives how many."""
+        with self.writing() as book:
+            return remove_late_claims(book.connection, until)
 
     def is_finished(self, claim: Claim) -> bool:
         """Whether the window of a claim is judged, by whomever."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, FromClause, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, delete, exists, func, select, update
 
 from alerts.ledger.database import insert_if_absent
 from alerts.ledger.records import Claim
 from alerts.ledger.schema import EPOCH, evaluations
+
+LATE_CLAIMS = " at "
+"""Stands in the kind of claims to judge a window again, before what tells them apart."""
 
 
 def claim_evaluation(
@@ -58,6 +61,12 @@ def renew_evaluation(connection: Connection, claim: Claim, now: datetime, lease:
     held = (evaluations.c.owner == claim.owner, evaluations.c.finished_at.is_(None), evaluations.c.lease_until > EPOCH)
     renewed = update(evaluations).where(*_window(claim), *held).values(lease_until=now + lease)
     return connection.execute(renewed.returning(evaluations.c.start)).one_or_none() is not None
+
+
+def remove_late_claims(connection: Connection, until: datetime) -> int:
+    """Remove the claims to judge windows again that ended before a time, when nobody watches them any more."""
+    gone = delete(evaluations).where(evaluations.c.kind.contains(LATE_CLAIMS), evaluations.c.end < until)
+    return connection.execute(gone).rowcount
 
 
 def last_finished(connection: Connection, environment: str, model: str, kind: str) -> datetime | None:

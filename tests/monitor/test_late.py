@@ -10,7 +10,9 @@ from typing import Any
 import polars as pl
 import pytest
 from given import NOON, ServiceMaker, StillClock, ndjson, prediction
+from sqlalchemy import select
 
+from alerts.ledger.schema import evaluations
 from monitor.config import ClickHouseSpec, Config
 from monitor.folding import mark
 from monitor.ingest import Origin
@@ -232,3 +234,47 @@ def test_a_batch_that_was_removed_has_its_windows_judged_again(service: Service)
     assert settle(service, LATER + 9 * MINUTE) > 0
     assert volumes(service)[("14", "15")] == 100
     assert [e["late_rows"] for e in told(service)] == [20, -20]
+
+
+def retractions(hour: int, numbers: range, after: timedelta) -> list[dict[str, Any]]:
+    """Labels of predictions of an hour that were taken back so long after them."""
+    about = {"type": "label", "model": "m", "label": None}
+    start = NOON + hour * HOUR + after
+    return [
+        {**about, "prediction_id": f"{hour}-{n}", "timestamp": (start + timedelta(seconds=30 * n)).timestamp()}
+        for n in numbers
+    ]
+
+
+@pytest.mark.parametrize("kind", ["service", "on_server"])
+def test_accuracy_is_judged_again_when_labels_come_late(kind: str, request: pytest.FixtureRequest) -> None:
+    service: Service = request.getfixturevalue(kind)
+    service.take(ndjson(retractions(1, range(40), 20 * MINUTE)), "http")
+    assert service.judge_late(LATER) == 0, "the hour is not left alone yet"
+    assert service.judge_late(LATER + MINUTE) == 2, "the accuracy of the hour and of the three hours"
+    assert accuracies(service) == {"12": 100, "13": 60, "14": 100}
+    assert told(service) == [], "no traffic came"
+    assert settle(service, LATER + HOUR) == 0
+
+
+def test_labels_that_were_known_too_late_change_nothing(service: Service) -> None:
+    service.take(ndjson(retractions(1, range(40), 31 * MINUTE)), "http")
+    assert settle(service, LATER) == 0
+    assert accuracies(service) == {"12": 100, "13": 100, "14": 100}
+
+
+def test_claims_of_late_windows_go_once_nobody_watches_them(service: Service, clock: StillClock) -> None:
+    service.take(ndjson(hourly(1, range(100, 140))), "http")
+    assert settle(service, LATER) == 4
+
+    def claims() -> list[bool]:
+        with service.ledger.reading() as book:
+            return [" at " in kind for (kind,) in book.connection.execute(select(evaluations.c.kind))]
+
+    before = claims()
+    late, others = sum(before), len(before) - sum(before)
+    assert late >= 4
+    for days, left in ((3, late), (5, 0)):
+        clock.at = NOON + timedelta(days=days)
+        service.remove_old(clock.at)
+        assert (sum(claims()), len(claims()) - sum(claims())) == (left, others + 1), "that of retention is another one"

@@ -200,6 +200,33 @@ def test_who_has_been_silent_for_days_is_taken_for_gone(service: Service) -> Non
     assert "e" not in {f.subject.server for f in findings}
 
 
+def import_history(service: Service, server: str, until: datetime) -> None:
+    minutes = [until - n * 2 * MINUTE for n in range(1, 20 * 30)]
+    rows = [prediction(n, at, server=server, prediction_id=f"{server}{n}") for n, at in enumerate(minutes)]
+    service.take(ndjson(rows), "file", key=server)
+
+
+def test_a_server_of_which_only_imports_tell_is_not_silent(service: Service) -> None:
+    for server in "ab":
+        serve(service, server)
+    import_history(service, "c", NOON - 3 * HOUR)
+    import_history(service, "d", NOON - 3 * HOUR)
+    service.take(ndjson([prediction(9, NOON - 4 * HOUR, server="d")]), "http")
+    findings = judged(service)
+    assert silent(findings) == [("", "d")], "it sends by itself, too"
+    assert explained(findings) == {("", "c"): "only imported files tell of it"}
+
+
+def test_a_model_of_which_only_imports_tell_is_not_silent(make_service: ServiceMaker, clock: StillClock) -> None:
+    clock.at = NOON
+    service = make_service(models={"m": {"windows": ["1h"]}})
+    serve(service, "a", until=NOON - 2 * HOUR)
+    import_history(service, "a", NOON - 2 * HOUR)
+    findings = judged(service)
+    assert silent(findings) == []
+    assert explained(findings)["", ""] == "only imported files tell of it"
+
+
 def test_without_minutes_nothing_is_said(service: Service) -> None:
     for server in "abc":
         serve(service, server)

@@ -1,4 +1,5 @@
 -- What a window was judged on: how often its hours had been written to before, and a digest of its events. The latest counts.
+-- labels_until: a label that is known later counts for none of its predictions; only where it was judged on labels.
 CREATE TABLE IF NOT EXISTS judgements
 (
     environment LowCardinality(String),
@@ -9,6 +10,7 @@ CREATE TABLE IF NOT EXISTS judgements
     marks UInt64,
     events UInt64,
     digest String,
+    labels_until DateTime64(3, 'UTC'),
     watched_until DateTime64(3, 'UTC'),
     judged DateTime64(3, 'UTC')
 )

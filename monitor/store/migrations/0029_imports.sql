@@ -1,11 +1,12 @@
--- Which chunks of files were imported under a key, by their size and a hash of their bytes: a chunk that begins with those bytes
--- is of the same file, which may have grown.
+-- Which chunks of files were imported under a key: how many lines they had, a hash of them, and of each line a checksum of all up to it.
+-- A chunk that begins with those lines is of the same file, which has grown; one that they begin with is an older copy.
 CREATE TABLE IF NOT EXISTS imports
 (
     key String,
     number UInt32,
-    size UInt64,
-    digest String
+    lines UInt64,
+    digest String,
+    checks Array(UInt32)
 )
-ENGINE = ReplacingMergeTree(size)
+ENGINE = ReplacingMergeTree
 ORDER BY (key, number)

@@ -1,11 +1,10 @@
--- Batches with offsets that an earlier one has as well, and where that one ends: of those that arrived in a span, and of
--- all between them.
-SELECT source, batch, first, last, taken_until
+-- Where batches of a log have offsets that earlier ones have as well: from the first such batch of each log to the end of the last,
+-- among those that arrived in a span, and all between them. A batch that was sealed may have had more than its record says.
+SELECT source, min(first) AS lowest, max(last) AS highest
 FROM
 (
     SELECT
         batches.source AS source,
-        batches.batch AS batch,
         batches.first AS first,
         batches.last AS last,
         max(batches.last) OVER (
@@ -16,9 +15,15 @@ FROM
         row_number() OVER (PARTITION BY batches.source ORDER BY batches.first, batches.last, batches.batch) AS number
     FROM
     (
-        SELECT source, batch, first, last
-        FROM batches FINAL
-        WHERE first >= 0
+        SELECT records.source AS source, records.batch AS batch, records.first AS first, greatest(records.last, sealed.last) AS last
+        FROM (SELECT source, batch, first, last FROM batches FINAL WHERE first >= 0) AS records
+        LEFT JOIN
+        (
+            SELECT source, batch, max(last) AS last
+            FROM sealed_batches
+            WHERE hour >= {start:DateTime64(3, 'UTC')} - INTERVAL 1 DAY AND startsWith(source, 'kafka/')
+            GROUP BY source, batch
+        ) AS sealed ON records.source = sealed.source AND records.batch = sealed.batch
     ) AS batches
     INNER JOIN
     (
@@ -30,4 +35,5 @@ FROM
     WHERE batches.last >= spans.lowest AND batches.first <= spans.highest
 )
 WHERE number > 1 AND taken_until >= first
-ORDER BY source, first
+GROUP BY source
+ORDER BY source
