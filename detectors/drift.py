@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from detectors.effects import jensen_shannon, location_auc, psi, wasserstein_sd
 from detectors.finding import Contribution, Finding, Status, Subject, Window
 from detectors.layout import Counts, FeatureCells, Layout
-from detectors.scores import EXPLANATION_ORDER, Score, feature_scores
+from detectors.multiplicity import cauchy_p
+from detectors.scores import EXPLANATION_ORDER, Case, Score, scores_of
 
 RANK_TOLERANCE = 0.02
 """Location and scale: difference of mean pooled ranks (AUC - 1/2) that is too small to matter."""
@@ -59,9 +59,9 @@ def compare_feature(
 ) -> Comparison:
     """Compares one feature's counts.
 
-    ``p_value`` is that of "both sides are random rows of one population": the least p of the feature's k scores,
-    times k. It holds for independent rows: in a window with a season or autocorrelation it is too small. It says
-    nothing about joint changes of several features. ``value`` is the Jensen-Shannon distance to base 2 over all cells.
+    ``p_value`` is that of "both sides are random rows of one population": ``combined_p`` of the feature's scores. It
+    holds for independent rows: in a window with a season or autocorrelation it is too small. It says nothing about
+    joint changes of several features. ``value`` is the Jensen-Shannon distance to base 2 over all cells.
 
     ``effects``: ``psi``, ``jensen_shannon``, ``missing_difference`` (share, current minus baseline), for ordered
     features ``location_auc`` (chance that a current row exceeds a baseline row, minus 1/2) and ``wasserstein_sd``
@@ -77,31 +77,52 @@ def compare_feature(
     >>> found.component, found.contributions[0]
     ('level', Contribution(cell='yes', baseline_share=0.1, share=0.2))
     """
-    c, r = current.astype(np.float64), baseline.astype(np.float64)
-    n, m = float(c.sum()), float(r.sum())
-    rows = (round(n), round(m))
-    if n == 0 or m == 0:
-        return Comparison(Status.NOT_ENOUGH_DATA, *rows, message=_too_few(n, m, minimum_rows))
-    effects = _effects(cells, r, c)
-    value = effects["jensen_shannon"]
-    shown = _contributions(cells, r, c)
-    if min(n, m) < minimum_rows:
-        message = _too_few(n, m, minimum_rows)
-        return Comparison(
-            Status.NOT_ENOUGH_DATA, *rows, value=value, effects=effects, contributions=shown, message=message
-        )
-    scores = feature_scores(cells, r, c)
+    return compare_features([Case(cells, baseline.astype(np.float64), current.astype(np.float64))], minimum_rows)[0]
+
+
+def compare_features(cases: Sequence[Case], minimum_rows: int = 200) -> list[Comparison]:
+    """``compare_feature`` of each case, many times as fast as one after the other."""
+    enough = [min(_rows(case)) >= max(minimum_rows, 1) for case in cases]
+    scores = iter(scores_of([case for case, judged in zip(cases, enough, strict=True) if judged]))
+    return [
+        _compared(case, next(scores)) if judged else _not_judged(case, minimum_rows)
+        for case, judged in zip(cases, enough, strict=True)
+    ]
+
+
+def _compared(case: Case, scores: list[Score]) -> Comparison:
     component, severity = _explain(scores)
+    effects = _effects(*case)
     return Comparison(
         Status.MEASURED,
-        *rows,
-        value=value,
-        p_value=min([1.0, *(len(scores) * s.p_value for s in scores)]),
+        *_rows(case),
+        value=effects["jensen_shannon"],
+        p_value=combined_p(scores),
         component=component,
         severity=severity,
         effects=effects,
-        contributions=shown,
+        contributions=_contributions(*case),
     )
+
+
+def combined_p(scores: Sequence[Score]) -> float:
+    """The p-value of a feature from those of its scores; 1 for one without scores, which is a constant."""
+    return cauchy_p([s.p_value for s in scores]) if scores else 1.0
+
+
+def _not_judged(case: Case, minimum_rows: int) -> Comparison:
+    n, m = _rows(case)
+    message = f"{n} rows against {m} in the baseline; {minimum_rows} are needed on each side"
+    comparison = Comparison(Status.NOT_ENOUGH_DATA, n, m, message=message)
+    if not (case.current.any() and case.baseline.any()):
+        return comparison
+    effects = _effects(*case)
+    shown = _contributions(*case)
+    return replace(comparison, value=effects["jensen_shannon"], effects=effects, contributions=shown)
+
+
+def _rows(case: Case) -> tuple[int, int]:
+    return round(float(case.current.sum())), round(float(case.baseline.sum()))
 
 
 def drift_findings(
@@ -122,35 +143,29 @@ def drift_findings(
     detector, baseline_name
         What the findings call themselves and their other side, such as ``drift`` and ``reference:training``.
     """
-    findings = []
-    for cells in layout.features:
-        if features is not None and cells.name not in features:
-            continue
-        span = layout.spans[cells.name]
-        found = compare_feature(cells, baseline[span], current[span], minimum_rows)
-        findings.append(
-            Finding(
-                window,
-                replace(subject, feature=cells.name),
-                detector,
-                baseline_name,
-                found.status,
-                found.value,
-                p_value=found.p_value,
-                n=found.n,
-                n_baseline=found.n_baseline,
-                component=found.component,
-                severity=found.severity,
-                effects=found.effects,
-                contributions=found.contributions,
-                message=found.message,
-            )
+    judged = [cells for cells in layout.features if features is None or cells.name in features]
+    current, baseline = current.astype(np.float64), baseline.astype(np.float64)
+    spans = [layout.spans[cells.name] for cells in judged]
+    cases = [Case(cells, baseline[span], current[span]) for cells, span in zip(judged, spans, strict=True)]
+    return [
+        Finding(
+            window,
+            replace(subject, feature=case.cells.name),
+            detector,
+            baseline_name,
+            found.status,
+            found.value,
+            p_value=found.p_value,
+            n=found.n,
+            n_baseline=found.n_baseline,
+            component=found.component,
+            severity=found.severity,
+            effects=found.effects,
+            contributions=found.contributions,
+            message=found.message,
         )
-    return findings
-
-
-def _too_few(n: float, m: float, minimum_rows: int) -> str:
-    return f"{n:.0f} rows against {m:.0f} in the baseline; {minimum_rows} are needed on each side"
+        for case, found in zip(cases, compare_features(cases, minimum_rows), strict=True)
+    ]
 
 
 def _effects(cells: FeatureCells, r: NDArray[np.float64], c: NDArray[np.float64]) -> dict[str, float]:
@@ -196,5 +211,5 @@ def _explain(scores: Sequence[Score]) -> tuple[str, float]:
 
 def _lower_bound(score: Score) -> float:
     """The one-sided 95 % lower bound of the effect's size, as if its error were the normal one that gives its p."""
-    z = -float(ndtri(score.p_value / 2))
+    z = score.z if score.component == "shape" else abs(score.z)
     return abs(score.effect) * max(0.0, 1 - ONE_SIDED_95 / z) if z > 0 else 0.0

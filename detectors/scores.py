@@ -1,20 +1,32 @@
-"""The scores of one feature: each asks one question of two count vectors, with a p-value and an effect.
+"""The scores of features: each asks one question of two count vectors, with a p-value and an effect.
 
 Both sides are taken as independent rows. Autocorrelated or seasonal windows differ more than that, and look drifted.
 Source: permutation (hypergeometric) standardisation of rank scores and of chi-square; rare cells by exact tails.
+All features are judged at once, as rows of matrices with a column for each cell: it is many times as fast.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.layout import FeatureCells
-from detectors.tails import chi_square_log_p, hypergeometric_log_p, one_sided_z, sum_z, two_sided_p, two_sided_z
+from detectors.tails import (
+    TINY,
+    beyond_log_p,
+    chi_square_log_p,
+    hypergeometric_log_p,
+    one_sided_z,
+    sum_z,
+    two_sided_log_p,
+    two_sided_z,
+)
 
 Floats = NDArray[np.float64]
 
@@ -22,6 +34,7 @@ SMALLEST_EXPECTED = 5.0
 """Rows that both sides must be expected to have in a cell before it is judged by an approximation."""
 SMALLEST_COUNT = 1e-9
 """Weighted rows in a cell that are none."""
+ALMOST_ONE = 1 - 1e-12
 SMALLEST_RESIDUAL = 1e-6
 """Share of the variance of the squared ranks that must be left beside the ranks, for scale to be a score of its own."""
 
@@ -51,135 +64,243 @@ class Score:
     effect: float
 
 
+class Case(NamedTuple):
+    """One feature's counts on both sides."""
+
+    cells: FeatureCells
+    baseline: Floats
+    current: Floats
+
+
 def feature_scores(cells: FeatureCells, baseline: Floats, current: Floats) -> list[Score]:
     """All questions that the two vectors can answer; none for a feature that is the same constant on both sides.
 
     States (missing, unusable) are judged over all rows, everything else over the rows with a usable value. A question
     that has no answer, such as the scale of a feature with two values, gives no score, neither 0 nor NaN.
     """
-    scores = list(_state_scores(cells, baseline, current))
-    c, r = current[: cells.valued], baseline[: cells.valued]
-    if not (c.any() and r.any()):
-        return scores
-    scores += _unseen_scores(cells, r, c)
-    scores += _ordered_scores(r[: cells.ordered], c[: cells.ordered]) if cells.ordered else _level_scores(cells, r, c)
-    scores += _shape_scores(r, c)
-    return scores
+    return scores_of([Case(cells, baseline, current)])[0]
 
 
-def _state_scores(cells: FeatureCells, r: Floats, c: Floats) -> Iterator[Score]:
-    n, m = float(c.sum()), float(r.sum())
-    missing = cells.state("missing")
-    for component, where in (("missing", slice(missing, missing + 1)), ("unusable", slice(missing + 1, None))):
-        yield from _share_score(component, float(c[where].sum()), float(r[where].sum()), n, m)
+def scores_of(cases: Sequence[Case]) -> list[list[Score]]:
+    """``feature_scores`` of each case."""
+    found: list[list[Score]] = [[] for _ in cases]
+    valued = [(i, case) for i, case in enumerate(cases) if _has_values(case)]
+    questions = [question for i, case in enumerate(cases) for question in _about_states(i, case)]
+    for i, case in valued:
+        questions += _about_unseen(i, case)
+        questions += () if case.cells.ordered else _about_levels(i, case)
+    rare, sums = _ordered_scores(_Matrix.of([(i, case) for i, case in valued if case.cells.ordered], _ordered))
+    shapes = _shape_scores(_Matrix.of(valued, _valued))
+    for i, score in (*_share_scores([*questions, *rare]), *sums, *shapes):
+        found[i].append(score)
+    return found
 
 
-def _unseen_scores(cells: FeatureCells, r: Floats, c: Floats) -> Iterator[Score]:
-    where = list(cells.unseen)
-    n, m = float(c.sum()), float(r.sum())
-    hits, baseline_hits = float(c[where].sum()), float(r[where].sum())
-    if not baseline_hits and cells.ordered:
-        baseline_hits = min(_left_out(cells, r), hits * m / n)
-    yield from _share_score("unseen", hits, baseline_hits, n, m)
+class _Question(NamedTuple):
+    """Whether the share of rows in a cell, or in any of some cells, differs."""
+
+    case: int
+    component: str
+    hits: list[float]
+    baseline_hits: list[float]
+    n: float
+    m: float
+    effect: float | None = None
+    """The difference of the shares that differ most where not given."""
+    once: float = 0.0
+    """Baseline rows without which their value, or so wide a range, would be unknown; above 0, ``beyond_log_p``."""
 
 
-def _left_out(cells: FeatureCells, r: Floats) -> float:
+def _share_scores(questions: Sequence[_Question]) -> Iterable[tuple[int, Score]]:
+    """The p-value is that of the least of as many p-values as there are shares (Sidak 1967)."""
+    if not questions:
+        return ()
+    hits = np.array([x for q in questions for x in q.hits])
+    baseline_hits = np.array([x for q in questions for x in q.baseline_hits])
+    sizes = np.array([len(q.hits) for q in questions])
+    n, m = np.repeat([q.n for q in questions], sizes), np.repeat([q.m for q in questions], sizes)
+    log_p = hypergeometric_log_p(hits, hits + baseline_hits, n, m)
+    once = np.repeat([q.once for q in questions], sizes)
+    excused = once > 0
+    if excused.any():
+        log_p[excused] = beyond_log_p(hits[excused], once[excused], n[excused], m[excused])
+    parts = [slice(end - size, end) for end, size in zip(np.cumsum(sizes).tolist(), sizes.tolist(), strict=True)]
+    worst = [part.start + int(log_p[part].argmin()) for part in parts]
+    differences = (hits / n - baseline_hits / m)[worst].tolist()
+    effects = np.array([d if q.effect is None else q.effect for q, d in zip(questions, differences, strict=True)])
+    least = _least_of(log_p[worst], sizes)
+    names = [q.component for q in questions]
+    return _scores([q.case for q in questions], names, least, np.copysign(two_sided_z(least), effects), effects)
+
+
+def _least_of(log_p: Floats, count: NDArray[np.int64]) -> Floats:
+    """log(1 - (1 - p)^count), also where p is too small for a float."""
+    p = np.minimum(np.exp(log_p), ALMOST_ONE)
+    return np.where(
+        count == 1,
+        log_p,
+        np.where(p > TINY, np.log(np.maximum(-np.expm1(count * np.log1p(-p)), TINY)), log_p + np.log(count)),
+    )
+
+
+def _scores(
+    cases: Iterable[int], components: str | Iterable[str], log_p: Floats, z: Floats, effects: Floats
+) -> list[tuple[int, Score]]:
+    names = repeat(components) if isinstance(components, str) else components
+    answers = zip(cases, names, np.exp(log_p).tolist(), z.tolist(), effects.tolist(), strict=False)
+    return [(case, Score(name, p_value, z, effect)) for case, name, p_value, z, effect in answers]
+
+
+class _Matrix(NamedTuple):
+    """Cases that answer one kind of question, a row each; cells that a case does not have, and the last, are empty."""
+
+    case: NDArray[np.int64]
+    c: Floats
+    r: Floats
+    n: Floats
+    m: Floats
+
+    @staticmethod
+    def of(cases: Sequence[tuple[int, Case]], cells: Callable[[FeatureCells], int]) -> _Matrix:
+        width = max((cells(case.cells) for _, case in cases), default=0) + 1
+        c, r = np.zeros((len(cases), width)), np.zeros((len(cases), width))
+        for row, (_, case) in enumerate(cases):
+            leading = cells(case.cells)
+            c[row, :leading], r[row, :leading] = case.current[:leading], case.baseline[:leading]
+        return _Matrix(np.array([i for i, _ in cases], np.int64), c, r, c.sum(axis=1), r.sum(axis=1))
+
+    def where(self, rows: NDArray[np.bool_]) -> _Matrix:
+        return self if rows.all() else _Matrix(self.case[rows], self.c[rows], self.r[rows], self.n[rows], self.m[rows])
+
+
+def _ordered(cells: FeatureCells) -> int:
+    return cells.ordered
+
+
+def _valued(cells: FeatureCells) -> int:
+    return cells.valued
+
+
+def _has_values(case: Case) -> bool:
+    cells = case.cells.valued
+    return bool(case.current[:cells].any() and case.baseline[:cells].any())
+
+
+def _about_states(i: int, case: Case) -> Iterator[_Question]:
+    n, m = float(case.current.sum()), float(case.baseline.sum())
+    missing, *unusable = case.current[case.cells.valued :].tolist()
+    baseline_missing, *baseline_unusable = case.baseline[case.cells.valued :].tolist()
+    yield from _about_share(i, "missing", missing, baseline_missing, n, m)
+    yield from _about_share(i, "unusable", sum(unusable), sum(baseline_unusable), n, m)
+
+
+def _about_unseen(i: int, case: Case) -> Iterator[_Question]:
+    cells = case.cells
+    n, m = float(case.current[: cells.valued].sum()), float(case.baseline[: cells.valued].sum())
+    hits = sum(float(case.current[cell]) for cell in cells.unseen)
+    baseline_hits = sum(float(case.baseline[cell]) for cell in cells.unseen)
+    if baseline_hits or not cells.ordered:
+        yield from _about_share(i, "unseen", hits, baseline_hits, n, m)
+    elif hits:
+        once = _once(case)
+        yield _Question(i, "unseen", [hits], [min(once, hits * m / n)], n, m, once=once)
+
+
+def _once(case: Case) -> float:
     """Baseline rows to count as unseen where the range, or the values, were taken from the baseline itself.
 
-    Such a baseline has none by construction, but a value that it has once would be unseen in the others (Good 1953).
-    For bins, P(at least j rows outside) = P(at most one of j + 1 random rows is of the baseline). These rows only
-    excuse what the current side has; they never make it look too little.
+    Such a baseline has none by construction, but a value that it has once would be unseen in the others (Good 1953),
+    and of two ends one row of the baseline is the farther. They only excuse what the current side has, and never make
+    it look too little.
     """
-    singles = float((r[: cells.ordered] == 1).sum()) if cells.points else 0.0
+    singles = float((case.baseline[: case.cells.ordered] == 1).sum()) if case.cells.points else 0.0
     return max(1.0, singles)
 
 
-def _share_score(component: str, hits: float, baseline_hits: float, n: float, m: float) -> Iterator[Score]:
-    pooled = hits + baseline_hits
-    if 0 < pooled < n + m:
-        log_p = hypergeometric_log_p(np.array([hits]), np.array([pooled]), n, m)
-        yield _from_tail(component, float(log_p[0]), hits / n - baseline_hits / m)
+def _about_share(i: int, component: str, hits: float, baseline_hits: float, n: float, m: float) -> Iterator[_Question]:
+    if 0 < hits + baseline_hits < n + m:
+        yield _Question(i, component, [hits], [baseline_hits], n, m)
 
 
-def _from_tail(component: str, log_p: float, effect: float) -> Score:
-    return Score(component, math.exp(log_p), math.copysign(two_sided_z(log_p), effect), effect)
+def _about_levels(i: int, case: Case) -> Iterator[_Question]:
+    c, r = case.current[: case.cells.valued], case.baseline[: case.cells.valued]
+    occupied = np.flatnonzero(c + r)
+    levels = occupied[occupied < case.cells.valued - 1]
+    if len(levels) > 1:
+        asked = levels[:1] if len(occupied) == 2 else levels
+        yield _Question(i, "level", c[asked].tolist(), r[asked].tolist(), float(c.sum()), float(r.sum()))
 
 
-def _ordered_scores(r: Floats, c: Floats) -> Iterator[Score]:
-    used = c + r > SMALLEST_COUNT
-    c, r = c[used], r[used]
-    n, m = float(c.sum()), float(r.sum())
-    if n == 0 or m == 0 or len(c) < 2:
-        return
-    w = (c + r) / (n + m)
-    u = np.cumsum(w) - w / 2 - 0.5
-    difference = c / n - r / m
-    location = u / math.sqrt(float(w @ (u * u)))
-    location_effect = float(difference @ u)
-    if len(c) > 2 and _approximable(w, location, n, m):
-        yield _from_sum("location", w, location, c, n, m, location_effect)
-    else:
-        rest = np.arange(len(w)) != int(w.argmax())
-        log_p = hypergeometric_log_p(np.array([c[rest].sum()]), np.array([(c + r)[rest].sum()]), n, m)
-        yield _from_tail("location", float(log_p[0]), location_effect)
-    if len(c) < 3:
-        return
-    squares = u * u - float(w @ (u * u))
-    residual = squares - float(w @ (squares * location)) * location
-    variance = float(w @ (residual * residual))
-    if variance < SMALLEST_RESIDUAL * float(w @ u**4):
-        return
-    scale = residual / math.sqrt(variance)
-    if _approximable(w, scale, n, m):
-        yield _from_sum("scale", w, scale, c, n, m, 2 * float(difference @ np.abs(u)))
+def _ordered_scores(matrix: _Matrix) -> tuple[list[_Question], list[tuple[int, Score]]]:
+    """Location and scale; a location that hangs on one rare cell is a question about how often it is not there."""
+    used = matrix.c + matrix.r > SMALLEST_COUNT
+    judged = (matrix.n > 0) & (matrix.m > 0) & (used.sum(axis=1) > 1)
+    case, c, r, n, m = matrix.where(judged)
+    used = used[judged]
+    many = used.sum(axis=1) > 2
+    w = np.where(used, c + r, 0.0) / (n + m)[:, None]
+    u = np.cumsum(w, axis=1) - w / 2 - 0.5
+    difference = c / n[:, None] - r / m[:, None]
+    squares = u * u
+    variance = _sum(w, squares)
+    location = u / np.sqrt(variance)[:, None]
+    effect = _sum(difference, u)
+    smooth = many & _approximable(w, location, n, m)
+    rare = [
+        _about_other_values(int(case[row]), c[row], r[row], float(effect[row]))
+        for row in np.flatnonzero(~smooth).tolist()
+    ]
+    squares = squares - variance[:, None]
+    residual = squares - _sum(w, squares * location)[:, None] * location
+    spread = _sum(w, residual * residual)
+    own = many & (spread >= SMALLEST_RESIDUAL * _sum(w, u**4))
+    scale = residual / np.sqrt(np.where(own, spread, 1.0))[:, None]
+    own &= _approximable(w, scale, n, m)
+    z = [sum_z(_sum(c, score), _sum(w, score**3), n, m) for score in (location, scale)]
+    scale_effect = 2 * _sum(difference, np.abs(u))
+    return rare, [
+        *_scores(case[smooth], "location", two_sided_log_p(z[0][smooth]), z[0][smooth], effect[smooth]),
+        *_scores(case[own], "scale", two_sided_log_p(z[1][own]), z[1][own], scale_effect[own]),
+    ]
 
 
-def _approximable(w: Floats, score: Floats, n: float, m: float) -> bool:
+def _sum(weights: Floats, score: Floats) -> Floats:
+    return np.asarray(np.einsum("ij,ij->i", weights, score), dtype=np.float64)
+
+
+def _approximable(w: Floats, score: Floats, n: Floats, m: Floats) -> NDArray[np.bool_]:
     """Whether enough rows share the score's weight; for a score of one rare cell this is "expected at least 5"."""
-    return float(w @ score**4) * SMALLEST_EXPECTED <= min(n, m)
+    return _sum(w, score**4) * SMALLEST_EXPECTED <= np.minimum(n, m)
 
 
-def _from_sum(component: str, w: Floats, score: Floats, c: Floats, n: float, m: float, effect: float) -> Score:
-    z = sum_z(float(c @ score), float(w @ score**3), n, m)
-    return Score(component, two_sided_p(z), z, effect)
-
-
-def _level_scores(cells: FeatureCells, r: Floats, c: Floats) -> Iterator[Score]:
+def _about_other_values(i: int, c: Floats, r: Floats, effect: float) -> _Question:
+    rest = np.arange(len(c)) != (c + r).argmax()
     n, m = float(c.sum()), float(r.sum())
-    pooled = c + r
-    occupied = int((pooled > 0).sum())
-    levels = np.flatnonzero(pooled[: len(cells.levels) + 1])
-    if occupied < 2 or len(levels) < 2:
-        return
-    log_p = hypergeometric_log_p(c[levels], pooled[levels], n, m)
-    worst = int(log_p.argmin())
-    tests = 1 if occupied == 2 else len(levels)
-    effect = float(c[levels[worst]] / n - r[levels[worst]] / m)
-    yield _from_tail("level", min(0.0, math.log(tests) + float(log_p[worst])), effect)
+    return _Question(i, "location", [float(c[rest].sum())], [float(r[rest].sum())], n, m, effect)
 
 
-def _shape_scores(r: Floats, c: Floats) -> Iterator[Score]:
-    n, m = float(c.sum()), float(r.sum())
-    c, pooled = _pool_small(c, c + r, SMALLEST_EXPECTED * (n + m) / min(n, m))
-    if len(c) < 3:
-        return
-    expected = n * pooled / (n + m)
-    statistic = float(((c - expected) ** 2 / expected).sum()) * (n + m - 1) / m
-    degrees = len(c) - 1
-    above_chance = max(0.0, statistic - degrees) * (1 / n + 1 / m) / (8 * math.log(2))
+def _shape_scores(matrix: _Matrix) -> list[tuple[int, Score]]:
+    pooled = _small_pooled(matrix)
+    degrees = (pooled.c + pooled.r > SMALLEST_COUNT).sum(axis=1) - 1
+    case, c, r, n, m = pooled.where(degrees > 1)
+    degrees = degrees[degrees > 1]
+    expected = (c + r) * (n / (n + m))[:, None]
+    statistic = _sum((c - expected) ** 2, 1 / np.where(expected > 0, expected, 1.0)) * (n + m - 1) / m
+    above_chance = np.maximum(0.0, statistic - degrees) * (1 / n + 1 / m) / (8 * math.log(2))
     log_p = chi_square_log_p(statistic, degrees)
-    yield Score("shape", math.exp(log_p), one_sided_z(log_p), math.sqrt(min(1.0, above_chance)))
+    return _scores(case, "shape", log_p, one_sided_z(log_p), np.sqrt(np.minimum(1.0, above_chance)))
 
 
-def _pool_small(c: Floats, pooled: Floats, smallest: float) -> tuple[Floats, Floats]:
-    """The cells with ``smallest`` pooled rows or more, and the others as one, which joins the least if still small."""
-    large = pooled >= smallest
-    rest_c, rest = float(c[~large].sum()), float(pooled[~large].sum())
-    c, pooled = c[large], pooled[large]
-    if rest >= smallest:
-        return np.append(c, rest_c), np.append(pooled, rest)
-    if rest > 0 and len(c):
-        least = int(pooled.argmin())
-        c[least] += rest_c
-        pooled[least] += rest
-    return c, pooled
+def _small_pooled(matrix: _Matrix) -> _Matrix:
+    """Small cells of a case are moved into one of their own, the last; if that is small too, into the least other."""
+    smallest = SMALLEST_EXPECTED * (matrix.n + matrix.m) / np.minimum(matrix.n, matrix.m)
+    pooled = matrix.c + matrix.r
+    large = pooled >= smallest[:, None]
+    c, r = np.where(large, matrix.c, 0.0), np.where(large, matrix.r, 0.0)
+    rest_c, rest_r = matrix.n - c.sum(axis=1), matrix.m - r.sum(axis=1)
+    least = np.where(large, pooled, np.inf).argmin(axis=1)
+    into = np.where((rest_c + rest_r < smallest) & large.any(axis=1), least, pooled.shape[1] - 1)
+    rows = np.arange(len(c))
+    c[rows, into] += rest_c
+    r[rows, into] += rest_r
+    return matrix._replace(c=c, r=r)
