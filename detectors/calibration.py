@@ -35,6 +35,15 @@ ALMOST_ONE = 1 - 1e-12
 ONE_SIDED = frozenset({"shape"})
 
 
+def kept(length: timedelta) -> timedelta:
+    """How far back the scores of windows of this length are of use: 56 days, or 26 windows where that is longer.
+
+    >>> kept(timedelta(weeks=1)).days
+    182
+    """
+    return max(timedelta(days=56), 26 * length)
+
+
 class Mode(StrEnum):
     """What a p-value rests on."""
 
@@ -62,8 +71,12 @@ class Past:
 
     @property
     def independent(self) -> Floats:
-        """For each score the number of windows, as if they did not overlap."""
-        return np.isfinite(self.z).sum(axis=0) * min(1.0, self.step / self.length)
+        """For each score, how many windows side by side would tell its variance as well.
+
+        Windows that overlap by so much have squares that go together: the sum over all pairs gives this number.
+        """
+        each = max(1.0, self.length / self.step)
+        return np.isfinite(self.z).sum(axis=0) * 3 * each / (2 * each**2 + 1)
 
     @property
     def enough(self) -> Flags:
