@@ -35,6 +35,7 @@ SMALLEST_EXPECTED = 5.0
 SMALLEST_COUNT = 1e-9
 """Weighted rows in a cell that are none."""
 ALMOST_ONE = 1 - 1e-12
+"""A p-value of which no more is told apart from 1."""
 SMALLEST_RESIDUAL = 1e-6
 """Share of the variance of the squared ranks that must be left beside the ranks, for scale to be a score of its own."""
 

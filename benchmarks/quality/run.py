@@ -12,7 +12,12 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-MEASURES: tuple[str, ...] = ()
+MEASURES: tuple[str, ...] = (
+    "iid",
+    "adult",
+    "power",
+    "speed",
+)
 SHOWN = {True: "yes", False: "NO", None: ""}
 
 
