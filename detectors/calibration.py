@@ -76,13 +76,13 @@ class Past:
         Windows that overlap by so much have squares that go together: the sum over all pairs gives this number.
         """
         each = max(1.0, self.length / self.step)
-        return np.isfinite(self.z).sum(axis=0) * 3 * each / (2 * each**2 + 1)
+        return np.asarray(np.isfinite(self.z).sum(axis=0) * 3 * each / (2 * each**2 + 1), dtype=np.float64)
 
     @property
     def enough(self) -> Flags:
         """For each score, whether it can be told what is usual."""
         span = np.isfinite(self.z).sum(axis=0) * self.step.total_seconds()
-        return (self.independent >= LEAST_WINDOWS) & (span >= LEAST_SPAN.total_seconds())
+        return np.asarray((self.independent >= LEAST_WINDOWS) & (span >= LEAST_SPAN.total_seconds()), dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,8 @@ def _typical(z: Floats, exposure: Floats, grows: Floats) -> Floats:
     cut = np.clip(rest, -SURPRISE * np.sqrt(variance), SURPRISE * np.sqrt(variance))
     known = np.isfinite(cut)
     weights = np.where(known, grows / variance, 0.0)
-    return middle + (weights * np.where(known, cut, 0.0)).sum(axis=0) / np.maximum(
-        (weights * grows).sum(axis=0, where=known), TINY
-    )
+    above = (weights * np.where(known, cut, 0.0)).sum(axis=0)
+    return np.asarray(middle + above / np.maximum((weights * grows).sum(axis=0, where=known), TINY), dtype=np.float64)
 
 
 def _median(values: Floats) -> Floats:

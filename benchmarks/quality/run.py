@@ -13,6 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 MEASURES: tuple[str, ...] = (
+    "iid",
+    "adult",
+    "power",
+    "speed",
     "stream",
     "real",
 )
