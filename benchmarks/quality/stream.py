@@ -244,7 +244,7 @@ def false_alarms(streams: int = 24, at_once: int = 6) -> Iterator[Line]:
             for stream in range(at_once):
                 own = slice(stream * FEATURES, (stream + 1) * FEATURES)
                 here = {length: (ends, hit[:, own]) for length, (ends, hit) in alarms.items()}
-                windows = [float(hit.any(axis=1)[ends > 24 * HISTORY].sum()) for ends, hit in here.values()]
+                windows = [float(np.asarray(hit.any(axis=1))[ends > 24 * HISTORY].sum()) for ends, hit in here.values()]
                 told[name].append((windows, _incidents(here), MONITORED / 7))
     for name, found in told.items():
         weeks = sum(w for *_, w in found)
