@@ -188,6 +188,7 @@ def lines() -> Iterator[Line]:
     yield same_as_the_product()
     yield from false_alarms()
     yield from delays()
+    yield from after_a_change()
     yield from slow_drift()
     yield regional_fleet()
 
@@ -325,6 +326,33 @@ def delays(streams: int = 160) -> Iterator[Line]:
                 f"{median:.0f} h (a quarter later than {np.quantile(first, 0.75):.0f} h)",
                 median <= wanted if steps is OVERLAPPING else None,
             )
+
+
+def after_a_change(streams: int = 60) -> Iterator[Line]:
+    """A shift of 0.5 sd that stays: when its alarms end, what comes afterwards, and when a second shift is found."""
+    first, second, days = HISTORY, HISTORY + 5 * 7, HISTORY + 7 * 7
+    rng = np.random.default_rng(25)
+    mean = means(rng, days, streams)
+    for day in (first, second):
+        mean[24 * day :] += 0.5
+    counts = drawn(rng, mean)
+    budget = shares(OVERLAPPING, GRADUAL)
+    hits = {
+        length: _alarms(against_the_past(counts, length, step), budget[length].alpha)
+        for length, step in OVERLAPPING.items()
+    }
+    ends = np.concatenate([of for of, _ in hits.values()])
+    hit = np.concatenate([of for _, of in hits.values()])
+    last = np.where(hit & (ends <= 24 * second)[:, None], ends[:, None], 0).max(axis=0) / 24 - first
+    late = np.where(hit & (ends > 24 * second)[:, None], ends[:, None] - 24 * second, np.inf).min(axis=0)
+    yield Line(
+        "+0.5 sd that stays: its last alarm", "<= 28 days", f"{np.median(last):.0f} days", bool(np.median(last) <= 28)
+    )
+    yield Line(
+        "another +0.5 sd five weeks later: median delay",
+        "",
+        f"{np.median(late):.0f} h; found {100 * np.isfinite(late).mean():.0f} %",
+    )
 
 
 def slow_drift(columns: int = 60) -> Iterator[Line]:
