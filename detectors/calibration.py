@@ -35,6 +35,15 @@ ALMOST_ONE = 1 - 1e-12
 ONE_SIDED = frozenset({"shape"})
 
 
+def kept(length: timedelta) -> timedelta:
+    """How far back the scores of windows of this length are of use: 56 days, or 26 windows where that is longer.
+
+    >>> kept(timedelta(weeks=1)).days
+    182
+    """
+    return max(timedelta(days=56), 26 * length)
+
+
 class Mode(StrEnum):
     """What a p-value rests on."""
 
@@ -62,14 +71,18 @@ class Past:
 
     @property
     def independent(self) -> Floats:
-        """For each score the number of windows, as if they did not overlap."""
-        return np.asarray(np.isfinite(self.z).sum(axis=0) * min(1.0, self.step / self.length), dtype=np.float64)
+        """For each score, how many windows side by side would tell its variance as well.
+
+        Windows that overlap by so much have squares that go together: the sum over all pairs gives this number.
+        """
+        each = max(1.0, self.length / self.step)
+        return np.asarray(np.isfinite(self.z).sum(axis=0) * 3 * each / (2 * each**2 + 1), dtype=np.float64)
 
     @property
     def enough(self) -> Flags:
         """For each score, whether it can be told what is usual."""
         span = np.isfinite(self.z).sum(axis=0) * self.step.total_seconds()
-        return np.asarray((self.independent >= LEAST_WINDOWS) & (span >= LEAST_SPAN.total_seconds()))
+        return np.asarray((self.independent >= LEAST_WINDOWS) & (span >= LEAST_SPAN.total_seconds()), dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -209,8 +222,8 @@ def _typical(z: Floats, exposure: Floats, grows: Floats) -> Floats:
     cut = np.clip(rest, -SURPRISE * np.sqrt(variance), SURPRISE * np.sqrt(variance))
     known = np.isfinite(cut)
     weights = np.where(known, grows / variance, 0.0)
-    total = (weights * np.where(known, cut, 0.0)).sum(axis=0)
-    return np.asarray(middle + total / np.maximum((weights * grows).sum(axis=0, where=known), TINY))
+    above = (weights * np.where(known, cut, 0.0)).sum(axis=0)
+    return np.asarray(middle + above / np.maximum((weights * grows).sum(axis=0, where=known), TINY), dtype=np.float64)
 
 
 def _median(values: Floats) -> Floats:

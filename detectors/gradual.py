@@ -15,10 +15,10 @@ STEPS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the days up to the last one say, for each score.
+    """What the days up to each one say; a row for each day, a column for each score.
 
     log_e
-        Logarithm of the evidence for a change. Above ``log(T)`` it comes by chance once in ``T`` days or less often.
+        Logarithm of the evidence for a change. Chance brings it above ``log(T)`` once in ``T`` days or less often.
     since
         Index of the first day of the change, by the step that fits best.
     """
@@ -37,23 +37,25 @@ def evidence(daily: Floats) -> Evidence:
 
     For each step a sum of ``step * z - step**2 / 2`` that begins anew where it is below zero; the evidence is the mean
     of their exponentials. Needs scores that are standard normal, or less than that, whatever the days before were.
-    It does not see a change that lasts a day or two better than the daily windows do, and is not for them.
+    A past that trails by 28 days takes up a slow change in time: one of less than a thirtieth of a day's standard
+    deviation a day is not seen. The mean of the evidence of several scores is evidence too.
 
     daily
         Calibrated signed scores: a row for each day, oldest first, a column for each score. NaN: not judged that day.
 
     >>> found = evidence(np.array([[0.0], [0.0], *[[1.5]] * 8]))
-    >>> found.log_e.round(1), found.since
+    >>> found.log_e[-1].round(1), found.since[-1]
     (array([6.6]), array([2]))
     """
     steps = np.array(STEPS)[:, None]
     sums = np.zeros((len(STEPS), daily.shape[1]))
-    since = np.zeros(sums.shape, dtype=np.int64)
-    for day, z in enumerate(np.nan_to_num(daily)):
-        since = np.where(sums > 0, since, day)
-        gain = np.where(np.isfinite(daily[day]), steps * z - steps**2 / 2, 0.0)
-        sums = np.maximum(sums, 0.0) + gain
-    best = sums.argmax(axis=0)
-    peak = sums.max(axis=0)
-    log_e = peak + np.log(np.exp(sums - peak).mean(axis=0))
-    return Evidence(log_e, since[best, np.arange(daily.shape[1])])
+    began = np.zeros(sums.shape, dtype=np.int64)
+    log_e, since = np.zeros_like(daily), np.zeros(daily.shape, dtype=np.int64)
+    for day, z in enumerate(daily):
+        began = np.where(sums > 0, began, day)
+        sums = np.maximum(sums, 0.0) + np.where(np.isfinite(z), steps * z - steps**2 / 2, 0.0)
+        best = sums.argmax(axis=0)
+        largest = sums.max(axis=0)
+        log_e[day] = largest + np.log(np.exp(sums - largest).mean(axis=0))
+        since[day] = began[best, np.arange(len(z))]
+    return Evidence(log_e, since)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ SMALLEST_EXPECTED = 5.0
 SMALLEST_COUNT = 1e-9
 """Weighted rows in a cell that are none."""
 ALMOST_ONE = 1 - 1e-12
+"""A p-value of which no more is told apart from 1."""
 SMALLEST_RESIDUAL = 1e-6
 """Share of the variance of the squared ranks that must be left beside the ranks, for scale to be a score of its own."""
 
@@ -89,8 +91,10 @@ def scores_of(cases: Sequence[Case]) -> list[list[Score]]:
     for i, case in valued:
         questions += _about_unseen(i, case)
         questions += () if case.cells.ordered else _about_levels(i, case)
-    rare, sums = _ordered_scores(_Matrix.of([(i, case) for i, case in valued if case.cells.ordered], _ordered))
-    shapes = _shape_scores(_Matrix.of(valued, _valued))
+    rare, sums = _ordered_scores(
+        _Matrix.of([(i, case) for i, case in valued if case.cells.ordered], attrgetter("ordered"))
+    )
+    shapes = _shape_scores(_Matrix.of(valued, attrgetter("valued")))
     for i, score in (*_share_scores([*questions, *rare]), *sums, *shapes):
         found[i].append(score)
     return found
@@ -173,14 +177,6 @@ class _Matrix(NamedTuple):
         return self if rows.all() else _Matrix(self.case[rows], self.c[rows], self.r[rows], self.n[rows], self.m[rows])
 
 
-def _ordered(cells: FeatureCells) -> int:
-    return cells.ordered
-
-
-def _valued(cells: FeatureCells) -> int:
-    return cells.valued
-
-
 def _has_values(case: Case) -> bool:
     cells = case.cells.valued
     return bool(case.current[:cells].any() and case.baseline[:cells].any())
@@ -213,8 +209,10 @@ def _once(case: Case) -> float:
     and of two ends one row of the baseline is the farther. They only excuse what the current side has, and never make
     it look too little.
     """
-    singles = float((case.baseline[: case.cells.ordered] == 1).sum()) if case.cells.points else 0.0
-    return max(1.0, singles)
+    if not case.cells.points:
+        return 1.0
+    baseline = case.baseline[: case.cells.ordered]
+    return max(1.0, float(baseline[baseline <= 1].sum()))
 
 
 def _about_share(i: int, component: str, hits: float, baseline_hits: float, n: float, m: float) -> Iterator[_Question]:

@@ -17,6 +17,8 @@ Numbers = Floats | float
 
 LARGEST_EXACT_VARIANCE = 150.0
 """Above it (12 rows of standard deviation) the tail has the exact skewness; below, every term is summed."""
+FEW_TERMS_VARIANCE = 12.0
+"""Up to it less than half of the terms are needed, so these sums are made apart."""
 SAME = 1e-6
 """Relative difference of probabilities that is rounding."""
 LEAST_CERTAIN = -1e-16
@@ -57,9 +59,11 @@ def hypergeometric_log_p(hits: Floats, pooled_hits: Floats, n: Numbers, m: Numbe
     # Mirrored to misses where needed, so that what was seen never lies below the mean.
     lower = x < mean
     x, k = np.where(lower, n - x, x), np.where(lower, total - k, k)
-    if exact.any():
-        terms = np.arange(int(9 * math.sqrt(float(variance[exact].max()))) + 25)
-        log_p[exact] = _less_likely(x[exact], k[exact], n[exact], m[exact], terms)
+    few = exact & (variance <= FEW_TERMS_VARIANCE)
+    for part in (few, exact & ~few):
+        if part.any():
+            terms = np.arange(int(9 * math.sqrt(float(variance[part].max()))) + 25)
+            log_p[part] = _less_likely(x[part], k[part], n[part], m[part], terms)
     return log_p
 
 

@@ -1,8 +1,7 @@
 """Features of known distribution: 20 numeric ones of several shapes and 5 categorical ones.
 
-A reference is drawn as rows and its layout is fitted to them. Of a window only the counts are drawn, with the
-probability that each cell has: the same distribution as that of counted rows, at a hundredth of the cost. ``rows``
-gives windows as rows too, for the measures that check just that.
+Layouts are fitted to a new reference, and of a window the counts are drawn with the probability that each cell has:
+the distribution of counted rows, at a hundredth of the cost. ``fitted_to_rows`` and ``counted`` go through rows.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import betainc, ndtr, pdtr, stdtr
+from scipy.special import betainc, betaincinv, ndtr, ndtri, pdtr, stdtr, stdtrit
 
 from detectors.layout import (
     COMMON_LEVEL_ROWS,
+    MAX_BINS,
     MAX_LEVELS,
     Column,
     FeatureCells,
@@ -30,7 +30,7 @@ from detectors.layout import (
 Rng = np.random.Generator
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
-Below = Callable[[Floats], NDArray[Any]]
+Function = Callable[[Floats], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,36 @@ class Numeric:
 
     below
         P(value < x).
+    quantile
+        Its inverse, for those without ties. Then the edges of a reference's cells are drawn without its rows: they
+        are order statistics, and the shares between these are sums of exponential spacings.
     """
 
     name: str
     draw: Callable[[Rng, int], NDArray[Any]]
-    below: Below
+    below: Function
     missing: float = 0.0
+    quantile: Function | None = None
 
     def column(self, rng: Rng, rows: int) -> Column:
         """That many values."""
         values = self.draw(rng, rows).astype(np.float64)
         values[rng.random(rows) < self.missing] = np.nan
         return Column.of(pl.Series(values, nan_to_null=True))
+
+    def fitted(self, rng: Rng, rows: int) -> tuple[FeatureCells, Counts]:
+        """The cells and counts that ``fit_layout`` makes of that many rows."""
+        if self.quantile is None:
+            layout, counts = fit_layout({self.name: (Kind.NUMERIC, self.column(rng, rows))}, [], {})
+            return layout.features[0], counts
+        usable = rows - rng.binomial(rows, self.missing)
+        ranks = np.floor(np.linspace(0, 1, MAX_BINS + 1) * (usable - 1))
+        spacings = rng.gamma([ranks[0] + 1, *np.diff(ranks), usable - ranks[-1]])
+        edges = self.quantile(np.cumsum(spacings)[:-1] / spacings.sum())
+        edges[-1] = np.nextafter(edges[-1], np.inf)
+        last = np.arange(MAX_BINS) == MAX_BINS - 1
+        counts = np.array([0, *(np.diff(ranks) + last), 0, rows - usable, 0, 0], np.int64)
+        return FeatureCells(self.name, Kind.NUMERIC, edges=tuple(edges.tolist())), counts
 
     def probabilities(self, cells: FeatureCells) -> Floats:
         """That of each cell."""
@@ -115,12 +133,59 @@ class Categorical:
 Feature = Numeric | Categorical
 
 
-def _lognormal(x: Floats) -> NDArray[Any]:
+def normal(mean: float = 0.0, sd: float = 1.0, missing: float = 0.0) -> Numeric:
+    """Of that mean and standard deviation."""
+    return Numeric(
+        f"normal {mean:g} {sd:g}, {missing:g} missing",
+        lambda rng, rows: rng.normal(mean, sd, rows),
+        lambda x: ndtr((x - mean) / sd),
+        missing,
+        lambda p: mean + sd * ndtri(p),
+    )
+
+
+def lognormal(shift: float = 0.0, missing: float = 0.0) -> Numeric:
+    """exp of a standard normal, plus a shift."""
+    return Numeric(
+        f"lognormal {shift:g}, {missing:g} missing",
+        lambda rng, rows: rng.lognormal(size=rows) + shift,
+        lambda x: _below_lognormal(x - shift),
+        missing,
+        lambda p: np.exp(ndtri(p)) + shift,
+    )
+
+
+def _below_lognormal(x: Floats) -> NDArray[Any]:
     return np.asarray(ndtr(np.log(np.maximum(x, 1e-300))))
 
 
-def _normal(name: str, missing: float = 0.0) -> Numeric:
-    return Numeric(name, lambda rng, rows: rng.normal(size=rows), ndtr, missing)
+def _t3(missing: float) -> Numeric:
+    return Numeric(
+        f"t3, {missing:g} missing",
+        lambda rng, rows: rng.standard_t(3, rows),
+        lambda x: stdtr(3, x),
+        missing,
+        lambda p: stdtrit(3, p),
+    )
+
+
+def _exponential(missing: float) -> Numeric:
+    return Numeric(
+        f"exponential, {missing:g} missing",
+        lambda rng, rows: rng.exponential(size=rows),
+        lambda x: -np.expm1(-np.maximum(x, 0)),
+        missing,
+        lambda p: -np.log1p(-p),
+    )
+
+
+def _beta(shape: float) -> Numeric:
+    return Numeric(
+        f"beta {shape:g}",
+        lambda rng, rows: rng.beta(shape, shape, rows),
+        lambda x: betainc(shape, shape, np.clip(x, 0, 1)),
+        quantile=lambda p: betaincinv(shape, shape, p),
+    )
 
 
 def _whole(name: str, mean: float, sd: float) -> Numeric:
@@ -144,21 +209,17 @@ def _often_zero(name: str, zeros: float, missing: float = 0.0) -> Numeric:
     return Numeric(
         name,
         lambda rng, rows: np.where(rng.random(rows) < zeros, 0.0, rng.lognormal(size=rows)),
-        lambda x: zeros * (x > 0) + (1 - zeros) * _lognormal(x),
+        lambda x: zeros * (x > 0) + (1 - zeros) * _below_lognormal(x),
         missing,
     )
 
 
 FEATURES: tuple[Feature, ...] = (
-    *(_normal(f"normal {100 * gap:g} % missing", gap) for gap in (0.0, 0.01, 0.05, 0.3)),
-    *(Numeric(f"lognormal {gap}", lambda r, n: r.lognormal(size=n), _lognormal, gap) for gap in (0.0, 0.02)),
-    *(Numeric(f"t3 {gap}", lambda r, n: r.standard_t(3, n), lambda x: stdtr(3, x), gap) for gap in (0.0, 0.002)),
-    *(
-        Numeric(f"exponential {gap}", lambda r, n: r.exponential(size=n), lambda x: -np.expm1(-np.maximum(x, 0)), gap)
-        for gap in (0.0, 0.1)
-    ),
-    Numeric("uniform", lambda rng, rows: rng.random(rows), lambda x: np.clip(x, 0, 1)),
-    Numeric("arcsine", lambda rng, rows: rng.beta(0.5, 0.5, rows), lambda x: betainc(0.5, 0.5, np.clip(x, 0, 1))),
+    *(normal(missing=missing) for missing in (0.0, 0.01, 0.05, 0.3)),
+    *(lognormal(missing=missing) for missing in (0.0, 0.02)),
+    *(_t3(missing) for missing in (0.0, 0.002)),
+    *(_exponential(missing) for missing in (0.0, 0.1)),
+    *(_beta(shape) for shape in (1.0, 0.5)),
     _often_zero("half zero", 0.5),
     _often_zero("mostly zero", 0.9, 0.01),
     _whole("age", 40, 15),
@@ -176,13 +237,9 @@ FEATURES: tuple[Feature, ...] = (
 
 
 def fitted(features: Sequence[Feature], rng: Rng, rows: int) -> tuple[Layout, Counts]:
-    """A layout fitted to a new reference of that many rows, and its counts."""
-    numbers = {f.name: (Kind.NUMERIC, f.column(rng, rows)) for f in features if isinstance(f, Numeric)}
-    layout, counts = fit_layout(numbers, [], {})
-    of = {cells.name: (cells, counts[layout.spans[cells.name]]) for cells in layout.features}
-    of |= {f.name: f.fitted(rng, rows) for f in features if isinstance(f, Categorical)}
-    parts = [of[f.name] for f in features]
-    return Layout(tuple(cells for cells, _ in parts)), np.concatenate([found for _, found in parts])
+    """A layout fitted to a new reference of that many rows, and its counts there."""
+    parts = [f.fitted(rng, rows) for f in features]
+    return Layout(tuple(cells for cells, _ in parts)), np.concatenate([counts for _, counts in parts])
 
 
 def probabilities(features: Sequence[Feature], layout: Layout) -> list[Floats]:

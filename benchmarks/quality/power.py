@@ -7,9 +7,18 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
 
-from benchmarks.quality.frames import Categorical, Feature, Floats, Numeric, Rng, fitted, probabilities, window
+from benchmarks.quality.frames import (
+    Categorical,
+    Feature,
+    Floats,
+    Rng,
+    fitted,
+    lognormal,
+    normal,
+    probabilities,
+    window,
+)
 from benchmarks.quality.table import Line
 from detectors.drift import combined_p
 from detectors.scores import Case, scores_of
@@ -34,30 +43,18 @@ class Change(NamedTuple):
     wanted: tuple[float | None, ...]
 
 
-def _normal(mean: float = 0.0, sd: float = 1.0, missing: float = 0.0) -> Numeric:
-    return Numeric("x", lambda rng, rows: rng.normal(mean, sd, rows), lambda x: ndtr((x - mean) / sd), missing)
-
-
-def _lognormal(shift: float = 0.0) -> Numeric:
-    return Numeric(
-        "x",
-        lambda rng, rows: rng.lognormal(size=rows) + shift,
-        lambda x: ndtr(np.log(np.maximum(x - shift, 1e-300))),
-    )
-
-
 def _tenth(share: float) -> Categorical:
     return Categorical("x", 10, given=(share, *[(1 - share) / 9] * 9))
 
 
 CHANGES = (
-    Change("mean +0.05 sd", _normal(), _normal(0.05), (None, 0.08, 0.41, 0.76)),
-    Change("mean +0.1 sd", _normal(), _normal(0.1), (0.09, 0.69, 1.0, 1.0)),
-    Change("mean +0.2 sd", _normal(), _normal(0.2), (0.74, 1.0, 1.0, 1.0)),
-    Change("variance x1.2", _normal(), _normal(sd=math.sqrt(1.2)), (0.15, 0.80, 1.0, 1.0)),
-    Change("lognormal, mean +0.05 sd", _lognormal(), _lognormal(0.05 * LOGNORMAL_SD), (0.60, 1.0, 1.0, 1.0)),
+    Change("mean +0.05 sd", normal(), normal(0.05), (None, 0.08, 0.41, 0.76)),
+    Change("mean +0.1 sd", normal(), normal(0.1), (0.09, 0.69, 1.0, 1.0)),
+    Change("mean +0.2 sd", normal(), normal(0.2), (0.74, 1.0, 1.0, 1.0)),
+    Change("variance x1.2", normal(), normal(sd=math.sqrt(1.2)), (0.15, 0.80, 1.0, 1.0)),
+    Change("lognormal, mean +0.05 sd", lognormal(), lognormal(0.05 * LOGNORMAL_SD), (0.60, 1.0, 1.0, 1.0)),
     Change("a level of ten, 5 to 8 %", _tenth(0.05), _tenth(0.08), (0.20, 0.90, 1.0, 1.0)),
-    Change("missing 1 to 3 %", _normal(missing=0.01), _normal(missing=0.03), (0.50, 1.0, 1.0, 1.0)),
+    Change("missing 1 to 3 %", normal(missing=0.01), normal(missing=0.03), (0.50, 1.0, 1.0, 1.0)),
 )
 
 

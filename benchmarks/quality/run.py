@@ -12,7 +12,15 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-MEASURES: tuple[str, ...] = ("places",)
+MEASURES: tuple[str, ...] = (
+    "iid",
+    "adult",
+    "power",
+    "speed",
+    "stream",
+    "real",
+    "places",
+)
 SHOWN = {True: "yes", False: "NO", None: ""}
 
 

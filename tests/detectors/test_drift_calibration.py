@@ -86,7 +86,7 @@ def false_alarms(rng: np.random.Generator, m: int, n: int, repetitions: int) -> 
 def test_windows_without_drift_alarm_at_the_nominal_rate(m: int) -> None:
     """On average over references; ``make bench-quality`` has 2,000 repetitions a cell, and more features."""
     rng = np.random.default_rng(m)
-    windows, repetitions = (500, 2_000, 10_000), 400
+    windows, repetitions = (500, 2_000, 10_000), 160
     alarms = [false_alarms(rng, m, n, repetitions) for n in windows]
     low, high = (float(st.binom.ppf(q, repetitions, ALPHA)) for q in (0.001, 0.999))
     assert all(low <= found <= high for found in alarms)
@@ -109,7 +109,7 @@ def test_layouts_fitted_to_rows_alarm_at_the_nominal_rate() -> None:
             columns[f"c{i}"] = Column.of(pl.Series(rng.choice(len(shares), rows, p=shares)).cast(pl.String))
         return columns
 
-    repetitions, alarms = 300, 0
+    repetitions, alarms = 120, 0
     for _ in range(repetitions):
         reference = table(1_000)
         ids = [f"{rng.integers(1 << 60)}" for _ in range(1_000)]

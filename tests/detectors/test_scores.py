@@ -180,6 +180,15 @@ def test_values_between_known_ones_do_not_need_an_order() -> None:
     assert found["unseen"].p_value < 1e-100
 
 
+def test_values_of_a_weighted_baseline_excuse_as_many_rows_as_they_weigh() -> None:
+    cells = points(*range(20))
+    whole = np.array([0, *[99] * 10, *[1] * 10, 0, 0, 0, 0, 0], dtype=float)
+    weighted = np.array([0, *[99.2] * 10, *[0.98] * 10, 0, 0, 0, 0, 0], dtype=float)
+    current = np.array([0, *[49] * 10, *[1] * 5, *[0] * 5, 0, 12, 0, 0, 0], dtype=float)
+    expected = by_component(cells, whole, current)["unseen"].p_value
+    assert by_component(cells, weighted, current)["unseen"].p_value == pytest.approx(expected, rel=0.05)
+
+
 def test_rows_beyond_the_range_of_the_baseline_alarm_at_the_nominal_rate() -> None:
     """Any row outside as an alarm would fire in most windows; the p-value of how many there are must not."""
     rng = np.random.default_rng(13)

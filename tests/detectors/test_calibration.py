@@ -1,0 +1,137 @@
+"""Scores held against earlier ones: rates that hold where rows depend on each other, and what a bad past does."""
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats as st
+
+from detectors.calibration import Mode, Past, calibrate, calibrated_scores
+from detectors.scores import Score
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def past_of(z: Floats, exposure: float | Floats = 1_000.0, length: timedelta = DAY, step: timedelta = DAY) -> Past:
+    return Past(z, np.full((len(z), 1), 1.0) * exposure, length, step)
+
+
+def two_sided(columns: int) -> Any:
+    return np.zeros(columns, dtype=bool)
+
+
+def p_values(now: Floats, past: Past, exposure: float = 1_000.0, *, lasting: bool = False) -> Floats:
+    return calibrate(now, np.array([exposure]), past, two_sided(len(now)), lasting=lasting).p_value
+
+
+def tolerated(rate: float, repetitions: int) -> tuple[float, float]:
+    low, high = st.binom.interval(0.999, repetitions, rate)
+    return low / repetitions, high / repetitions
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize(("windows", "between"), [(10, 0.01), (28, 0.01), (28, 0.1)])
+def test_days_that_differ_alarm_at_the_nominal_rate(windows: int, between: float, lasting: bool) -> None:
+    """Student's t with the least sure spread: 1 % of undisturbed windows; rows alone would give over a third."""
+    rng = np.random.default_rng(51)
+    columns = 20_000
+    exposure = rng.uniform(500, 1_500, windows + 1)[:, None]
+    z = rng.normal(size=(windows + 1, columns)) * np.sqrt(1 + between * exposure)
+    z += 0.1 * np.sqrt(exposure) * lasting
+    found = p_values(z[-1], past_of(z[:-1], exposure[:-1]), float(exposure[-1, 0]), lasting=lasting)
+    rate = float((found <= 0.01).mean())
+    assert tolerated(0.005, columns)[0] < rate < tolerated(0.015, columns)[1]
+    assert (2 * st.norm.sf(np.abs(z[-1])) <= 0.01).mean() > 0.3
+
+
+def test_larger_windows_are_expected_to_differ_by_more() -> None:
+    """The same difference between days shows ten times as much in windows of ten times as many rows."""
+    rng = np.random.default_rng(52)
+    columns, between = 20_000, 0.02
+    past = past_of(rng.normal(size=(40, columns)) * np.sqrt(1 + between * 200), 200.0)
+    now = rng.normal(size=columns) * np.sqrt(1 + between * 2_000)
+    found = float((p_values(now, past, 2_000.0) <= 0.01).mean())
+    assert 0.004 < found < 0.025
+
+
+def test_without_enough_past_rows_count_as_independent_and_it_says_so() -> None:
+    z = np.array([2.5, -3.0])
+    for past in (past_of(np.full((7, 2), 50.0)), past_of(np.full((100, 2), 50.0), length=HOUR, step=HOUR)):
+        found = calibrate(z, np.array([1_000.0]), past, two_sided(2), lasting=False)
+        assert not found.from_history.any()
+        assert found.p_value == pytest.approx(2 * st.norm.sf(np.abs(z)))
+        assert found.z == pytest.approx(z)
+
+
+def test_a_score_that_earlier_windows_did_not_have_rests_on_rows_alone() -> None:
+    past = np.random.default_rng(53).normal(size=(28, 2))
+    past[:25, 1] = np.nan
+    found = calibrate(np.zeros(2), np.array([1_000.0]), past_of(past), two_sided(2), lasting=False)
+    assert found.from_history.tolist() == [True, False]
+
+
+def test_a_server_that_always_differs_does_not_alarm_and_alarms_when_it_is_like_the_others() -> None:
+    rng = np.random.default_rng(54)
+    exposure = rng.uniform(200, 400, 29)
+    always = 0.5 * np.sqrt(exposure)
+    z = rng.normal(size=(29, 1)) + always[:, None]
+    past = past_of(z[:-1], exposure[:-1, None])
+    assert p_values(z[-1], past, exposure[-1], lasting=True)[0] > 0.01
+    assert p_values(np.array([0.0]), past, exposure[-1], lasting=True)[0] < 1e-4
+    assert p_values(np.array([0.0]), past, exposure[-1])[0] > 0.9
+
+
+def test_a_few_drifted_days_do_not_hide_the_next_one() -> None:
+    z = np.random.default_rng(55).normal(size=(28, 1))
+    z[10:14] = 40.0
+    assert p_values(np.array([12.0]), past_of(z))[0] < 1e-3
+    assert p_values(np.array([12.0]), past_of(z), lasting=True)[0] < 1e-3
+
+
+def test_a_difference_that_stays_becomes_usual() -> None:
+    z = np.random.default_rng(56).normal(size=(28, 1))
+    z[12:] += 10.0
+    assert p_values(np.array([10.0]), past_of(z), lasting=True)[0] > 0.05
+
+
+def test_a_past_that_agrees_too_well_makes_nobody_strict() -> None:
+    found = calibrate(np.array([1.9]), np.array([1_000.0]), past_of(np.zeros((28, 1))), two_sided(1), lasting=False)
+    assert found.spread.tolist() == [1.0]
+    assert found.p_value[0] > 0.05
+
+
+def test_shape_counts_upwards_only() -> None:
+    past = past_of(np.random.default_rng(57).normal(size=(28, 2)))
+    one_sided = np.array([True, True])
+    found = calibrate(np.array([-6.0, 6.0]), np.array([1_000.0]), past, one_sided, lasting=False)
+    assert found.p_value[0] > 0.99
+    assert found.p_value[1] < 1e-4
+    assert np.isfinite(found.z).all()
+
+
+def test_windows_that_overlap_count_for_less() -> None:
+    """Their squares go together as the square of the share that they have in common."""
+    past = past_of(np.ones((96, 1)), length=DAY, step=DAY / 4)
+    in_common = 1 + 2 * (0.75**2 + 0.5**2 + 0.25**2)
+    assert past.independent[0] == pytest.approx(96 / in_common)
+    assert past_of(np.ones((96, 1))).independent[0] == 96
+
+
+def test_many_windows_can_be_judged_at_once() -> None:
+    z = np.random.default_rng(58).normal(size=(31, 5))
+    past = past_of(z[:28])
+    together = calibrate(z[28:], np.full((3, 1), 900.0), past, two_sided(5), lasting=True)
+    alone = p_values(z[29], past, 900.0, lasting=True)
+    assert together.p_value[1] == pytest.approx(alone)
+
+
+def test_the_scores_of_a_feature_say_what_they_rest_on() -> None:
+    scores = [Score("location", 1e-9, 6.0, 0.1), Score("shape", 1e-9, 5.9, 0.2)]
+    z = 6.0 * np.random.default_rng(59).normal(size=(28, 1))
+    found, modes = calibrated_scores(scores, 1_000.0, {"location": past_of(z)}, lasting=False)
+    assert modes == {"location": Mode.HISTORY, "shape": Mode.INDEPENDENT_ROWS}
+    assert found[0].p_value > 0.05
+    assert found[0].effect == 0.1
+    assert found[1] == scores[1]
