@@ -27,6 +27,10 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 MAX_BINS = 32
+MAX_COMMON = 10
+"""Values with a bin of their own among those between quantiles."""
+ROWS_IN_BIN = 5
+"""Of what is left beside those values, a bin has at least so many rows."""
 MAX_LEVELS = 50
 MAX_REMEMBERED_LEVELS = 10_000
 SCORE_BINS = 100
@@ -349,26 +353,49 @@ class CountedFeature:
 
 
 def numeric_cells(name: str, values: pl.Series) -> FeatureCells:
-    """Bins between the quantiles of the values (or one cell a value when there are at most 32 of them).
+    """Bins between the quantiles of the values, or one cell a value when there are at most 32 of them.
 
-    Using the same rows for the edges and for the counts is harmless here (measured in the tests), unlike for levels.
+    A value that many rows have gets a bin of its own, and few rows that are all different are no values to be told
+    apart: else any other value in a window of a column that mostly is 0 would be one that was never seen. Using the
+    same rows for the edges and for the counts is harmless here (measured in the tests), unlike for levels.
 
     >>> numeric_cells("x", pl.Series([3.0, 1.0, 3.0])).points
     (1.0, 3.0)
+    >>> numeric_cells("x", pl.Series([0.0] * 970 + [1.5 * i for i in range(1, 31)])).edges[:3]
+    (0.0, 5e-324, 1.5)
     """
     finite = values.drop_nulls().to_numpy()
     if len(finite) == 0:
         return FeatureCells(name, Kind.NUMERIC, points=(0.0,))
-    if len(finite) > 4 * MAX_BINS:
-        few = np.unique(finite[: 4 * MAX_BINS])
-        distinct = np.unique(finite) if len(few) <= MAX_BINS else few
-    else:
-        distinct = np.unique(finite)
-    if len(distinct) <= MAX_BINS:
-        return FeatureCells(name, Kind.NUMERIC, points=tuple(distinct.tolist()))
-    edges = np.unique(np.quantile(finite, np.linspace(0, 1, MAX_BINS + 1), method="lower"))
-    edges[-1] = np.nextafter(edges[-1], np.inf)
+    points = _few_values(finite)
+    if points is not None:
+        return FeatureCells(name, Kind.NUMERIC, points=tuple(points.tolist()))
+    edges = _quantiles(finite, MAX_BINS)
+    common, repeats = np.unique(edges[1:][edges[1:] == edges[:-1]], return_counts=True)
+    common = common[np.argsort(-repeats, kind="stable")[:MAX_COMMON]]
+    if len(common):
+        rest = finite[~np.isin(finite, common)]
+        bins = min(MAX_BINS - 2 * len(common), max(1, len(rest) // ROWS_IN_BIN))
+        edges = np.concatenate([_quantiles(rest, bins), common, np.nextafter(common, np.inf)])
+    edges = np.unique(edges)
+    if edges[-1] <= finite.max():
+        edges[-1] = np.nextafter(edges[-1], np.inf)
     return FeatureCells(name, Kind.NUMERIC, edges=tuple(edges.tolist()))
+
+
+def _few_values(finite: Floats) -> Floats | None:
+    """The distinct values, where there are few and most of them were seen more than once."""
+    many = len(finite) > 4 * MAX_BINS
+    if many and len(np.unique(finite[: 4 * MAX_BINS])) > MAX_BINS:
+        return None
+    distinct, rows = np.unique(finite, return_counts=True)
+    if len(distinct) > MAX_BINS or (many and 2 * (rows == 1).sum() > len(distinct)):
+        return None
+    return distinct
+
+
+def _quantiles(values: Floats, bins: int) -> Floats:
+    return np.quantile(values, np.linspace(0, 1, bins + 1), method="lower") if len(values) else values
 
 
 def categorical_cells(name: str, values: pl.Series, levels: Sequence[str] = ()) -> FeatureCells:

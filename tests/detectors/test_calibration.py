@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats as st
 
-from detectors.calibration import Mode, Past, calibrate, calibrated_scores
+from detectors.calibration import Mode, Past, Usual, calibrate
 from detectors.scores import Score
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -127,11 +127,14 @@ def test_many_windows_can_be_judged_at_once() -> None:
     assert together.p_value[1] == pytest.approx(alone)
 
 
-def test_the_scores_of_a_feature_say_what_they_rest_on() -> None:
-    scores = [Score("location", 1e-9, 6.0, 0.1), Score("shape", 1e-9, 5.9, 0.2)]
+def test_the_scores_of_features_are_calibrated_by_their_own_past() -> None:
+    """A score that no earlier window had is judged by itself, and a feature without a past as for independent rows."""
+    scores = [Score("location", 1e-9, 6.0, 0.1), Score("missing", 1e-9, 6.1, 0.2)]
     z = 6.0 * np.random.default_rng(59).normal(size=(28, 1))
-    found, modes = calibrated_scores(scores, 1_000.0, {"location": past_of(z)}, lasting=False)
-    assert modes == {"location": Mode.HISTORY, "shape": Mode.INDEPENDENT_ROWS}
-    assert found[0].p_value > 0.05
-    assert found[0].effect == 0.1
-    assert found[1] == scores[1]
+    usual = Usual({("a", "location"): 0}, past_of(z))
+    found, modes = usual.calibrated(["a", "b", "c"], [1_000.0] * 3, [scores, scores, []])
+    assert modes == [Mode.HISTORY, Mode.INDEPENDENT_ROWS, Mode.INDEPENDENT_ROWS]
+    assert found[0][0].p_value > 0.05
+    assert (found[0][0].effect, found[0][1]) == (0.1, scores[1])
+    assert found[1:] == [scores, []]
+    assert usual.is_known
