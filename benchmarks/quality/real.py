@@ -233,7 +233,10 @@ class Run:
         return {f for of, a, b in self.stream.changes for f in of if a < begin + length and begin < b}
 
     def planted(self, feature: str, alphas: Mapping[timedelta, float]) -> tuple[list[float], int]:
-        """Days until a shift is found that begins at one of some times, of those where it is; and how many times."""
+        """Days until a shift is found that begins at one of some times, of those where it is; and how many times.
+
+        A window that alarms without the shift finds nothing.
+        """
         values = self.stream.values[feature]
         moved = {feature: values + PLANTED * float(values.std())}
         span = self.layout.spans[feature]
@@ -251,7 +254,8 @@ class Run:
                     if begin < start + hours <= begin + 24 * AFTER:
                         moved_scores[start] = self.scored(hourly, start, hours, (feature,))
                         p = self.p_values(length, start, moved_scores[start], moved_scores).get(feature, 1.0)
-                        if p * len(self.stream.values) <= alpha:
+                        usual = self.p_values(length, start).get(feature, 1.0)
+                        if p * len(self.stream.values) <= alpha < usual * len(self.stream.values):
                             first = min(first, (start + hours - begin) / 24)
             if np.isfinite(first):
                 found.append(float(first))
