@@ -13,8 +13,8 @@ terms, of pairs, and of the sum of both scores.
 Permuting only the labels of held-out rows would be quicker, and wrong: the score of one fifth and that of the next use
 each other's labels, so their AUCs go up and down together, and such a test at 5 % fires in about 12 % of null runs.
 
-What it does not see: what three or more features do only together; pairs beyond the ``MOST_PAIRS`` that vary most
-together; levels and missing values in fewer than ``LEAST_ROWS`` rows of both tables together.
+What it does not see: what three or more features do only together; pairs beyond the ``MOST_PAIRS`` (fewer in few rows)
+that vary most together; levels and missing values in fewer than ``LEAST_ROWS`` rows of both tables together.
 
 Source: Lopez-Paz and Oquab 2017 (classifier two-sample tests); the exact permutation of the whole fit instead of their
 normal limit; Fisher's discriminant with a ridge (Friedman 1989).
@@ -38,7 +38,9 @@ PERMUTATIONS = 499
 FOLDS = 5
 RIDGE = 0.1
 """Added to the variance of each term, which is 1."""
-MOST_PAIRS = 600
+ROWS_PER_PAIR = 20
+"""So many rows of both tables are needed for each pair that is looked at."""
+MOST_PAIRS = 500
 MOST_LEVELS = 30
 PAIRED_LEVELS = 3
 """So many of the most frequent levels of a feature are paired with other features."""
@@ -238,10 +240,13 @@ def joint_finding(window: Window, baseline_name: str, found: Joint) -> Finding:
 
 
 def _told(found: Joint) -> str:
-    usual = "" if found.usual is None else f" (usually {found.usual:.3f})"
-    among = f"{found.windows} other windows" if found.windows else "rows taken as independent"
-    on = ", ".join(f"{part.name} ({part.share:.0%})" for part in found.parts) or "no single feature or pair"
-    return f"rows can be told apart with AUC {found.auc:.3f}{usual}, held against {among}; it rests on {on}"
+    usual = "" if found.usual is None else f", usually {found.usual:.3f} in {found.windows} other windows"
+    told = f"rows are told apart with AUC {found.auc:.3f}{usual} (p = {found.p_value:.2g})"
+    if not found.parts:
+        return f"{told}; no single feature or pair stands out"
+    names = ", ".join(f"{part.name} ({part.share:.0%})" for part in found.parts)
+    cell = found.parts[0].cell
+    return f"{told} by {names}; {cell.cell}: {cell.baseline_share:.1%} before, {cell.share:.1%} now"
 
 
 # Rows
@@ -332,10 +337,11 @@ def _pairs(features: Sequence[_Feature]) -> _Design:
     left, right = np.triu_indices(len(of), 1)
     apart = of[left] != of[right]
     left, right = left[apart], right[apart]
-    if len(left) > MOST_PAIRS:
+    most = min(MOST_PAIRS, len(terms) // ROWS_PER_PAIR)
+    if len(left) > most:
         together = np.maximum(np.abs(_correlations(terms)), np.abs(_correlations(terms**2)))
-        most = np.sort(np.argsort(-together[left, right], kind="stable")[:MOST_PAIRS])
-        left, right = left[most], right[most]
+        kept = np.sort(np.argsort(-together[left, right], kind="stable")[:most])
+        left, right = left[kept], right[kept]
     by_part = np.lexsort((of[right], of[left]))
     left, right = left[by_part], right[by_part]
     products = (terms[:, left] * terms[:, right]).astype(np.float32)
@@ -367,8 +373,6 @@ def _labels(given: Sequence[Flags], permutations: int, seed: int) -> Matrix:
 
 def _cross_fit(terms: Matrix, labels: Matrix) -> list[_Fold]:
     """Score every fifth of the rows by discriminants that were fitted on the others, for all labels at once."""
-    from scipy.linalg import cho_factor, cho_solve
-
     rows = len(terms)
     ends = np.linspace(0, rows, FOLDS + 1).astype(int)
     folds = [slice(a, b) for a, b in itertools.pairwise(ends.tolist())]
@@ -379,7 +383,7 @@ def _cross_fit(terms: Matrix, labels: Matrix) -> list[_Fold]:
     for fold, square, product in zip(folds, squares, products, strict=True):
         moments = all_squares - square
         moments[np.diag_indices_from(moments)] += RIDGE * (rows - (fold.stop - fold.start))
-        weights = cho_solve(cho_factor(moments), all_products - product)
+        weights = np.linalg.solve(moments, all_products - product)
         fits.append(_Fold(fold, weights.T @ terms[fold].T, weights[:, 0]))
     return fits
 
