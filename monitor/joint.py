@@ -5,6 +5,7 @@ It works on kept feature rows (a sample where ``sampling.features`` is below 1),
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -63,9 +64,9 @@ def _just_before(other: Window, window: Window) -> bool:
 def _measured(store: Store, model: Model, window: Window) -> Finding:
     sample = _Rows(store, model)
     least = model.spec.minimum_rows
-    others = [rows for at in _alike(window, model.spec.timezone) if (rows := sample(*at, OF_A_WINDOW)).height >= least]
+    samples = (sample(*at, OF_A_WINDOW) for at in _alike(window, model.spec.timezone))
+    others = list(itertools.islice((rows for rows in samples if rows.height >= least), MOST_WINDOWS))
     if len(others) >= LEAST_WINDOWS:
-        others = others[:MOST_WINDOWS]
         of_window = np.repeat(np.arange(len(others)), [rows.height for rows in others])
         current = sample(window.start, window.end, OF_A_WINDOW)
         found = tell_apart(pl.concat(others), current, of_window, least)
