@@ -151,8 +151,9 @@ def test_a_window_that_is_judged_again_keeps_what_rests_on_enough_rows(
 
 
 def sample(service: Service, most: int) -> list[str]:
-    asked = {"environment": "production", "model": "m", "start": WINDOW.start, "end": WINDOW.end}
-    ids: list[str] = service.store.query("row_sample", **asked, most=most)["prediction_id"].to_list()
+    place = {"environment": "production", "model": "m"}
+    rows = service.store.query("row_sample", **place, start=WINDOW.start, end=WINDOW.end, most=most)
+    ids: list[str] = rows["prediction_id"].to_list()
     return ids
 
 
