@@ -427,8 +427,9 @@ def _significance(aucs: Floats, given: int) -> _Test:
     best, way = standing.max(axis=0), int(standing[:, 0].argmax())
     p_value = (1 + np.count_nonzero(best[given:] >= best[0])) / (1 + chance.shape[1])
     if given > 1:
-        others = best[1:given]
-        t = (best[0] - others.mean()) / (others.std(ddof=1) * np.sqrt(1 + 1 / len(others)))
+        # What windows that wander are apart by goes with the square of how far they went; its root is less skewed.
+        now, *others = np.sqrt(1 + np.maximum(best[:given], 0))
+        t = (now - np.mean(others)) / max(np.std(others, ddof=1) * np.sqrt(1 + 1 / len(others)), 1e-9)
         p_value = max(p_value, float(stdtr(len(others) - 1, -t)))
     return _Test(float(p_value), way, float(spread[way, 0]))
 

@@ -35,9 +35,9 @@ def p_value(found: Joint) -> float:
 
 
 def test_without_drift_one_in_twenty_is_at_or_below_5_percent() -> None:
-    """Every run is exact, so the count is binomial: 4 to 21 of 240 with a chance of 0.998."""
+    """Every run is exact, so the count is binomial: 3 to 20 of 200 with a chance of 0.998."""
     alarms = 0
-    for seed in range(240):
+    for seed in range(200):
         rng = np.random.default_rng(seed)
         then, now = (
             numbers(rng.normal(size=(120, 2))).with_columns(c=pl.Series(rng.integers(0, 3, 120)).cast(pl.String))
@@ -45,7 +45,7 @@ def test_without_drift_one_in_twenty_is_at_or_below_5_percent() -> None:
         )
         found = tell_apart(then, now, minimum_rows=100, permutations=19)
         alarms += p_value(found) <= 0.05
-    assert 4 <= alarms <= 21
+    assert 3 <= alarms <= 20
 
 
 def test_windows_that_wander_are_not_taken_for_drift() -> None:
@@ -204,15 +204,15 @@ def test_few_rows_or_nothing_that_varies_is_not_enough() -> None:
 
 
 def test_the_interval_holds_the_auc_that_is_there() -> None:
-    """Of 60 intervals at least 50 hold the mean AUC of all runs (nominal 95 %)."""
+    """Of 40 intervals at least 33 hold the mean AUC of all runs (nominal 95 %)."""
     runs = []
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         then, now = rng.normal(size=(200, 3)), rng.normal(size=(200, 3))
         now[:, 0] += 0.5
         runs.append(tell_apart(numbers(then), numbers(now), permutations=19))
     mean = np.mean([run.auc for run in runs if run.auc is not None])
-    assert sum(run.low <= mean <= run.high for run in runs if run.low is not None and run.high is not None) >= 50
+    assert sum(run.low <= mean <= run.high for run in runs if run.low is not None and run.high is not None) >= 33
 
 
 def test_a_finding_says_what_stands_out() -> None:

@@ -87,7 +87,7 @@ def test_the_longest_windows_are_held_against_the_same_hours_of_working_days(
 def test_shorter_windows_and_models_that_do_not_ask_are_left_alone(
     make_service: ServiceMaker, clock: StillClock
 ) -> None:
-    service = make(make_service, clock, monitors=["drift", "joint"])
+    service = make(make_service, clock, days=0, monitors=["drift", "joint"])
     quarter = Window("production", "m", WEDNESDAY, WEDNESDAY + HOUR / 4)
     assert judged(service, quarter) == []
     assert "joint" not in MONITORS
