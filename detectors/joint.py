@@ -428,9 +428,10 @@ def _significance(aucs: Floats, given: int) -> _Test:
     p_value = (1 + np.count_nonzero(best[given:] >= best[0])) / (1 + chance.shape[1])
     if given > 1:
         # What windows that wander are apart by goes with the square of how far they went; its root is less skewed.
-        now, *others = np.sqrt(1 + np.maximum(best[:given], 0))
-        t = (now - np.mean(others)) / max(np.std(others, ddof=1) * np.sqrt(1 + 1 / len(others)), 1e-9)
-        p_value = max(p_value, float(stdtr(len(others) - 1, -t)))
+        roots = np.sqrt(1 + np.maximum(standing[:, :given], 0))
+        error = roots[:, 1:].std(axis=1, ddof=1) * np.sqrt(1 + 1 / (given - 1))
+        t = (roots[:, 0] - roots[:, 1:].mean(axis=1)) / np.maximum(error, 1e-9)
+        p_value = max(p_value, min(1.0, len(roots) * float(stdtr(given - 2, -t).min())))
     return _Test(float(p_value), way, float(spread[way, 0]))
 
 
