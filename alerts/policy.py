@@ -23,6 +23,7 @@ Watch = Literal[
     "server_outlier",
     "version_contrast",
     "accuracy_drop",
+    "joint",
     "latency",
     "errors",
     "health",
@@ -35,7 +36,7 @@ Place = tuple[str, str, str]
 
 MOST_TOLD = 3
 """So many facts are told in words; all are among the evidence."""
-STATISTICAL = frozenset({"drift", "server_outlier", "version_contrast", "accuracy_drop"})
+STATISTICAL = frozenset({"drift", "server_outlier", "version_contrast", "accuracy_drop", "joint"})
 """Watches that test a hypothesis, and so share the model's budget of false alarms."""
 LIMITED = frozenset({"latency", "errors", "health"})
 """Watches that hold a measurement against a limit."""
@@ -373,7 +374,7 @@ def _verdict(
     worst = [f for f in group if f.id in counting]
     if worst:
         causes = tuple(_cause(f) for f in worst if f.subject.feature)
-        told = "; ".join(f.message for f in worst[:MOST_TOLD]) if policy.watch in OBSERVED else ""
+        told = "; ".join(f.message for f in worst[:MOST_TOLD]) if policy.watch in OBSERVED | {"joint"} else ""
         return replace(
             blank,
             state="drifted",

@@ -10,8 +10,8 @@ from dashboards.markup import Content, Html, join
 from dashboards.words import Row, feature_names, listed, model_and_place, model_of, name, only_where
 
 ITS_INPUTS = "its inputs"
-OBSERVED = ("schema", "silence", "fleet")
-"""Watches of facts: what was seen is told in the words of the finding."""
+OBSERVED = ("schema", "silence", "fleet", "joint")
+"""Watches of which what was seen is told in the words of the finding."""
 Teller = Callable[[Row, str], Content]
 
 
@@ -89,6 +89,15 @@ def _accuracy_drop(row: Row, task: str) -> Content:
     return [_version(row), f" has a mean loss {decimal(value)} above that of ", _baseline(row)]
 
 
+def _joint(row: Row, _: str) -> Content:
+    return [
+        "Inputs of ",
+        model_and_place(row),
+        " go together otherwise",
+        f": {row['reason']}" if row.get("reason") else "",
+    ]
+
+
 def _latency(row: Row, _: str) -> Content:
     slow = f"its 95th percentile is {milliseconds(row.get('value'))}, over the limit"
     return [model_and_place(row), " is slow: ", slow]
@@ -116,12 +125,14 @@ _CLAIMS: Mapping[str, Teller] = {
     "errors": _errors,
     "health": _health,
     **{watch: partial(_observed, watch) for watch in OBSERVED},
+    "joint": _joint,
 }
 _OVER: Mapping[str, Teller] = {
     "drift": _drift_over,
     "server_outlier": lambda row, _: [_server(row), " is like the others that run ", _served(row), " again"],
     "version_contrast": lambda row, _: [_version(row), " is like ", _baseline(row), " again"],
     "accuracy_drop": lambda row, _: [_version(row), " is no longer worse than ", _baseline(row)],
+    "joint": lambda row, _: ["Inputs of ", model_and_place(row), " go together as usual again"],
     "latency": lambda row, _: [model_and_place(row), " is no longer slow"],
     "errors": lambda row, _: [model_and_place(row), " no longer fails too often"],
     "health": lambda row, _: [_server(row), " answers its health checks again"],
@@ -132,6 +143,7 @@ _OVER: Mapping[str, Teller] = {
 VALUES: Mapping[str, str] = {
     **dict.fromkeys(("drift", "server_outlier", "version_contrast"), "Distance"),
     "accuracy_drop": "Added loss",
+    "joint": "AUC",
     "latency": "95th percentile in ms",
     **dict.fromkeys(("errors", "health"), "Share that failed"),
     "schema": "Share of rows",

@@ -19,6 +19,7 @@ WEIGHTS: Mapping[str, float] = MappingProxyType(
         "gradual_drift": 1.0,
         "server_outlier": 2.0,
         "version_contrast": 1.0,
+        "joint": 1.0,
         "accuracy_drop": 2.0,
         "health": 1.0,
     }

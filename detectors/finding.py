@@ -61,7 +61,8 @@ class Finding:
 
     detector
         Its name: ``drift``, ``server_outlier``, ``version_contrast``, ``accuracy``, ``accuracy_drop``,
-        ``latency``, ``errors``, ``health``, ``schema``, ``silence``, ``fleet``.
+        ``latency``, ``errors``, ``health``, ``schema``, ``silence``, ``fleet``,
+        ``joint``.
     baseline
         What the subject is compared with: ``reference:NAME``, ``fleet``, ``version:V``, or empty.
     value, low, high

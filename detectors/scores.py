@@ -94,7 +94,7 @@ def scores_of(cases: Sequence[Case]) -> list[list[Score]]:
     rare, sums = _ordered_scores(
         _Matrix.of([(i, case) for i, case in valued if case.cells.ordered], attrgetter("ordered"))
     )
-    shapes = _shape_scores(_Matrix.of(valued, attrgetter("valued")))
+    shapes = _shape_scores(_Matrix.of(valued, attrgetter("valued")), sums)
     for i, score in (*_share_scores([*questions, *rare]), *sums, *shapes):
         found[i].append(score)
     return found
@@ -277,15 +277,24 @@ def _about_other_values(i: int, c: Floats, r: Floats, effect: float) -> _Questio
     return _Question(i, "location", [float(c[rest].sum())], [float(r[rest].sum())], n, m, effect)
 
 
-def _shape_scores(matrix: _Matrix) -> list[tuple[int, Score]]:
+def _shape_scores(matrix: _Matrix, sums: Sequence[tuple[int, Score]]) -> list[tuple[int, Score]]:
+    """What the chi-square has beside location and scale, which are questions of their own.
+
+    With them in it, a mean that wanders from day to day would give it a tail that no calibration takes away.
+    """
+    explained, asked = (np.zeros(int(matrix.case.max(initial=-1)) + 1) for _ in range(2))
+    for i, score in sums:
+        explained[i] += score.z**2
+        asked[i] += 1
     pooled = _small_pooled(matrix)
     degrees = (pooled.c + pooled.r > SMALLEST_COUNT).sum(axis=1) - 1
-    case, c, r, n, m = pooled.where(degrees > 1)
-    degrees = degrees[degrees > 1]
+    own = (degrees > 1) & (degrees > asked[matrix.case])
+    case, c, r, n, m = pooled.where(own)
+    degrees = degrees[own]
     expected = (c + r) * (n / (n + m))[:, None]
     statistic = _sum((c - expected) ** 2, 1 / np.where(expected > 0, expected, 1.0)) * (n + m - 1) / m
     above_chance = np.maximum(0.0, statistic - degrees) * (1 / n + 1 / m) / (8 * math.log(2))
-    log_p = chi_square_log_p(statistic, degrees)
+    log_p = chi_square_log_p(np.maximum(statistic - explained[case], 0.0), degrees - asked[case])
     return _scores(case, "shape", log_p, one_sided_z(log_p), np.sqrt(np.minimum(1.0, above_chance)))
 
 

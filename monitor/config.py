@@ -34,7 +34,11 @@ LONGEST_DELAY = timedelta(days=3660)
 LONGEST_KEPT = timedelta(days=36600)
 ROWS_KEPT = timedelta(days=90)
 Task = Literal["classification", "regression"]
-Monitor = Literal["drift", "servers", "versions", "accuracy", "latency", "errors", "schema", "silence", "fleet"]
+Monitor = Literal[
+    "drift", "servers", "versions", "accuracy", "latency", "errors", "schema", "silence", "fleet", "joint"
+]
+MONITORS: tuple[Monitor, ...] = tuple(m for m in get_args(Monitor) if m != "joint")
+"""What is watched unless a model says otherwise: all that costs no more than milliseconds a window."""
 Scope = Literal["ingest", "read", "admin"]
 LEDGERS = {"sqlite": "sqlite:////var/lib/telltale/ledger.db", "postgresql": "postgresql://user@host:5432/database"}
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -234,7 +238,7 @@ class ModelSpec(_Spec):
     holidays: tuple[date, ...] = ()
     owner: str = ""
     routing: Literal["unknown", "random"] = "unknown"
-    monitors: tuple[Monitor, ...] = get_args(Monitor)
+    monitors: tuple[Monitor, ...] = MONITORS
     windows: Annotated[tuple[WindowLength, ...], Field(min_length=1)] = (
         timedelta(hours=1),
         timedelta(hours=6),

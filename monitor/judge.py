@@ -18,6 +18,7 @@ from monitor.conflicts import fleet_findings
 from monitor.findings import save_findings
 from monitor.fleet import BEGINNING, served
 from monitor.folding import fold
+from monitor.joint import joint_findings
 from monitor.late import Judgement, count_marks, judged_outcomes, judged_traffic, save_judgement
 from monitor.measure import Measure, accuracy_findings, no_reference
 from monitor.past import read_past
@@ -51,6 +52,7 @@ class Judge:
             findings.append(no_reference(window, traffic.rows(), problem))
         findings.extend(self._health(model, window))
         findings.extend(self._observed(model, window, traffic))
+        findings.extend(joint_findings(self.store, model, window, findings))
         save_findings(self.store, findings, now)
         if is_due(model, window):
             save_judgement(self.store, judgement, model, now)

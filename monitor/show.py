@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 MOST_FEATURES = 15
-FACTS = frozenset({"schema", "silence", "fleet"})
+FACTS = frozenset({"schema", "silence", "fleet", "joint"})
 
 
 def show_evaluation(answer: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ MEASURES: tuple[str, ...] = (
     "stream",
     "real",
     "places",
+    "joint",
 )
 SHOWN = {True: "yes", False: "NO", None: ""}
 
