@@ -17,6 +17,8 @@ from alerts.policy import ModelRules, Policy, State, Verdict, judge_window
 from alerts.serving import Served, Traffic, has_gone, lost_subject, served_lately
 from detectors.finding import Finding, Window
 
+TOLD = ("policy", "watch", "severity", "version", "server", "segment", "features", "value", "reason", "since")
+"""Of an incident."""
 WORST_FIRST: tuple[State, ...] = ("drifted", "error", "ok", "unsure")
 """A window is what the first of these is that any place in it is: it was looked at where any place could be judged."""
 
@@ -51,11 +53,9 @@ class Firing:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        told = ("policy", "watch", "severity", "version", "server", "segment", "features", "value")
-        told = (*told, "baseline_version", "reason", "since")
         incident = self.incident.to_dict()
         until = self.until.isoformat() if self.until else None
-        return {**{name: incident[name] for name in told}, "until": until, "ended": self.ended, "action": self.action}
+        return {**{name: incident[name] for name in TOLD}, "until": until, "ended": self.ended, "action": self.action}
 
 
 @dataclass(slots=True)

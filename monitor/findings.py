@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -54,6 +54,20 @@ def latest_findings(
     asked = {"environment": environment, "model": model, "detector": detector}
     rows = store.query("latest_findings", **asked, since=since, limit=limit)
     return [_finding(row) for row in rows.iter_rows(named=True)]
+
+
+def findings_between(
+    store: Store, environment: str, model: str, length: timedelta, start: datetime, end: datetime
+) -> dict[Window, list[Finding]]:
+    """All findings of a model's windows of one length that lie in a span, by window, the earliest first."""
+    length_ms = length // timedelta(milliseconds=1)
+    asked = {"environment": environment, "model": model}
+    rows = store.query("findings_between", **asked, length_ms=length_ms, start=start, end=end)
+    windows: dict[Window, list[Finding]] = {}
+    for row in rows.iter_rows(named=True):
+        finding = _finding(row)
+        windows.setdefault(finding.window, []).append(finding)
+    return windows
 
 
 def finding_to_dict(finding: Finding) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from monitor.conflicts import fleet_findings
 from monitor.findings import save_findings
 from monitor.fleet import BEGINNING, served
 from monitor.folding import fold
-from monitor.late import Judgement, count_marks, judged_outcomes, judged_traffic, save_judgement
+from monitor.late import Judgement, Kind, count_marks, judged_outcomes, judged_traffic, save_judgement
 from monitor.measure import Measure, accuracy_findings, no_reference
 from monitor.past import read_past
 from monitor.reference import References, window_name
@@ -29,6 +29,7 @@ from monitor.store import Store
 from monitor.windows import Traffic, is_due, read_traffic, whole_hours
 
 DAY = timedelta(days=1)
+NO_REFERENCE = "the model has no reference yet: register one, or name a past window in the configuration"
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,7 @@ class Judge:
         """Drift, contrasts, latency, errors and volume, from all events of a window."""
         model, problem = self._with_reference(model, now)
         judgement, traffic = self._read(model, window, now)
-        findings = list(Measure(model, window, traffic, self._baseline_version(model, window, traffic)).findings())
-        if problem and "drift" in model.spec.monitors:
-            findings.append(no_reference(window, traffic.rows(), problem))
-        findings.extend(self._health(model, window))
-        findings.extend(self._observed(model, window, traffic))
+        findings = self._of_traffic(model, window, traffic, problem)
         save_findings(self.store, findings, now)
         if is_due(model, window):
             save_judgement(self.store, judgement, model, now)
@@ -57,14 +54,19 @@ class Judge:
         if "accuracy" not in model.spec.monitors:
             return []
         judgement, outcomes = self._read_outcomes(model, window)
-        # By the time that labels are there, only whole hours may be left.
-        traffic = read_traffic(self.store, model, *whole_hours(window.start, window.end))
-        baseline = self._baseline_version(model, window, traffic)
-        findings = list(accuracy_findings(model, window, outcomes, baseline))
+        findings = self._of_labels(model, window, outcomes)
         save_findings(self.store, findings, now)
         if is_due(model, window):
             save_judgement(self.store, judgement, model, now)
         return findings
+
+    def anew(self, model: Model, window: Window, kind: Kind) -> list[Finding]:
+        """What is found in a window with the reference that the model has. Nothing is kept. Raises GoneError."""
+        if kind == "labels":
+            wanted = "accuracy" in model.spec.monitors
+            return self._of_labels(model, window, self._read_outcomes(model, window)[1]) if wanted else []
+        traffic = read_traffic(self.store, model, window.start, window.end)
+        return self._of_traffic(model, window, traffic, "" if model.references else NO_REFERENCE)
 
     def again(self, model: Model, judged: Judgement, now: datetime) -> int | None:
         """Judge a window again if its events are others by now; gives how many more. None: they are the same."""
@@ -112,6 +114,19 @@ class Judge:
         )
         return judged_outcomes(window, marks, outcomes), outcomes
 
+    def _of_traffic(self, model: Model, window: Window, traffic: Traffic, problem: str) -> list[Finding]:
+        findings = list(Measure(model, window, traffic, self._baseline_version(model, window, traffic)).findings())
+        if problem and "drift" in model.spec.monitors:
+            findings.append(no_reference(window, traffic.rows(), problem))
+        findings.extend(self._health(model, window))
+        findings.extend(self._observed(model, window, traffic))
+        return findings
+
+    def _of_labels(self, model: Model, window: Window, outcomes: pl.DataFrame) -> list[Finding]:
+        # By the time that labels are there, only whole hours may be left.
+        traffic = read_traffic(self.store, model, *whole_hours(window.start, window.end))
+        return list(accuracy_findings(model, window, outcomes, self._baseline_version(model, window, traffic)))
+
     def _observed(self, model: Model, window: Window, traffic: Traffic) -> Iterator[Finding]:
         """What is seen without a test: features, servers and versions that came, went, or are not what they were."""
         if not {"schema", "silence", "fleet"} & set(model.spec.monitors):
@@ -150,7 +165,7 @@ class Judge:
                 return model, ""
         except LayoutError as error:
             return model, str(error)
-        return model, "the model has no reference yet: register one, or name a past window in the configuration"
+        return model, NO_REFERENCE
 
     def _baseline_version(self, model: Model, window: Window, traffic: Traffic) -> str:
         """Of the versions that serve in the window, the one that was there first; the others are held against it."""

@@ -1,0 +1,7 @@
+-- The findings of the windows of one length that lie in a span, in the order of their windows.
+SELECT *
+FROM findings FINAL
+WHERE environment = {environment:String} AND model = {model:String}
+    AND end > {start:DateTime64(3, 'UTC')} AND end <= {end:DateTime64(3, 'UTC')} AND start >= {start:DateTime64(3, 'UTC')}
+    AND dateDiff('millisecond', start, end) = {length_ms:Int64}
+ORDER BY end, detector, severity DESC, version, server, segment, feature, without_server, id
