@@ -18,6 +18,7 @@ import typer
 from monitor.cli_dashboards import dashboard_commands
 from monitor.cli_dead_letters import dead_letter_commands
 from monitor.cli_replay import add_replay
+from monitor.cli_scenarios import add_test
 
 if TYPE_CHECKING:
     from monitor.config import Config
@@ -424,6 +425,7 @@ def _fail(text: str) -> NoReturn:
 
 app.add_typer(dashboard_commands(_service), name="dashboards")
 add_replay(app, _service, _time, _working)
+add_test(app, _working)
 app.add_typer(dead_letter_commands(_service), name="dead-letters")
 
 if __name__ == "__main__":

@@ -185,8 +185,7 @@ def _walk(kind: type, location: Sequence[str | int]) -> tuple[list[str | int], A
 def _inside(kind: Any, part: str | int) -> Any:
     """The type of a part of a value of some type; None where that is not known."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        field = kind.model_fields.get(str(part))
-        kind = field.annotation if field else None
+        kind = next((f.annotation for name, f in kind.model_fields.items() if part in (name, f.alias)), None)
     else:
         kind = next((a for a in get_args(kind) if a is not Ellipsis and a is not str), None)
     while get_origin(kind) in (Annotated, Union, UnionType):
@@ -199,4 +198,4 @@ def _keys(section: Any) -> tuple[str, ...]:
     """The keys that are right in a section of some type."""
     if dataclasses.is_dataclass(section):
         return tuple(f.name for f in dataclasses.fields(section))
-    return tuple(section.model_fields)
+    return tuple(field.alias or name for name, field in section.model_fields.items())

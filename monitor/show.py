@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from monitor.scenarios import Fired, Outcome
 
 MOST_FEATURES = 15
 FACTS = frozenset({"schema", "silence", "fleet"})
@@ -220,7 +223,17 @@ def show_replay(answer: dict[str, Any]) -> None:
     expected = f"{answer['expected_false_alarms']:.1f} false alarms ({budget})"
     console.print(f"{fired} incidents; the budget of the span is {expected}", highlight=False)
     for incident in answer["incidents"]:
-        console.print(escape(incident_line(incident)), highlight=False)
+        console.print(escape(incident_line(incident)), highlight=False, soft_wrap=True)
+
+
+def show_outcomes(outcomes: list[Outcome], others: list[Fired]) -> None:
+    """What became of each expectation of a scenario, and what was said beside them."""
+    console = Console()
+    for outcome in outcomes:
+        word = "[green]pass[/]" if outcome.passed else "[red]FAIL[/]"
+        console.print(f"{word} {escape(outcome.words)}", highlight=False, soft_wrap=True)
+    for fired in others:
+        console.print(f"also {escape(f'{fired.policy} fired {fired}')}", highlight=False, soft_wrap=True)
 
 
 def incident_line(incident: dict[str, Any]) -> str:

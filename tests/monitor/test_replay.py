@@ -39,7 +39,7 @@ POLICIES: list[dict[str, Any]] = [
     {"name": "held", "watch": "drift", "window": "2h", "hold": 2},
     {"name": "worse", "watch": "accuracy_drop", "hold": 1, "margin": 0.01},
 ]
-KEYS = [
+KEYS: list[dict[str, Any]] = [
     {"name": "reader", "key_env": "READER_KEY", "scopes": ["read"], "models": ["m"]},
     {"name": "other", "key_env": "OTHER_KEY", "scopes": ["read"], "models": ["another"]},
 ]
