@@ -16,7 +16,7 @@ HOUR = timedelta(hours=1)
 REFERENCE = 2**32
 """Stands for the number of a step, in the seed of the reference."""
 LATENCY_SPREAD = 0.3
-CLASSES = np.array(["no", "yes"])
+CLASSES = ("no", "yes")
 Event = dict[str, Any]
 
 
@@ -123,7 +123,7 @@ class _Rows:
             return prediction + float(self._levels["label_error"][i] * self._noise["label_error"][i])
         if "accuracy" in self._levels:
             right = self._luck["accuracy"][i] < self._levels["accuracy"][i]
-            return prediction if right else str(CLASSES[prediction == "no"].item())
+            return prediction if right else CLASSES[prediction == "no"]
         return None
 
 
