@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, get_args
@@ -32,7 +32,7 @@ from monitor.store import Store
 from monitor.windows import EPOCH, LATE_ALLOWANCE, floor, whole_hours
 
 DAYS_AT_ONCE = timedelta(days=7)
-MOST_ANEW = 20_000
+MOST_ANEW = 5_000
 """Measuring takes some hundredths of a second a window, so more than that would be a mistake."""
 MONITORS: Mapping[str, str] = {"server_outlier": "servers", "version_contrast": "versions", "accuracy_drop": "accuracy"}
 """The monitor that measures for a watch, where it is not called like it."""
@@ -56,11 +56,14 @@ def replay_past(
     start: datetime,
     end: datetime,
     now: datetime,
+    rules_of: Callable[[Model], ModelRules],
 ) -> dict[str, Any]:
     """What policies would have made of a model's windows from ``start`` to ``end``, as JSON can hold it.
 
     tried
         What another configuration says of the model. None: it is as it is.
+    rules_of
+        What the alerts room must know of a model.
 
     Raises ReplayError.
     """
@@ -74,11 +77,11 @@ def replay_past(
     needed = {(_kind(p), lengths[p.name]): False for p in watching}
     for p in watching:
         needed[_kind(p), lengths[p.name]] |= bool(reasons[p.name])
-    past = _Past(store, judge, replace(model, spec=_narrowed(spec, watching)), start, end, now)
+    as_tried = replace(model, spec=_narrowed(spec, watching))
+    past = _Past(store, judge, as_tried, start, end, now)
     streams = [past.windows(kind, length, anew=anew) for (kind, length), anew in needed.items()]
     in_order = heapq.merge(*streams, key=lambda w: (w.at, w.window.end - w.window.start))
-    rules = ModelRules(model.environment, model.name, spec.false_alarms_per_week, min(spec.windows))
-    replayed = replay(policies, rules, in_order, past.traffic)
+    replayed = replay(policies, rules_of(as_tried), in_order, past.traffic)
     seconds = time.perf_counter() - began
     if past.gone:
         notes.append(f"{past.gone} windows are not kept any more in the detail that measuring them needs")

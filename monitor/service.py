@@ -541,7 +541,7 @@ class Service:
         rules = read_rules(other) if other else None
         policies = rules.policies if rules else self.config.policies
         tried = rules.models.get(name) if rules else None
-        return replay_past(self.store, self.judge, model, policies, tried, start, end, self.clock.now())
+        return replay_past(self.store, self.judge, model, policies, tried, start, end, self.clock.now(), _rules)
 
     def export(self, name: str, start: datetime, end: datetime, environment: str = "production") -> bytes:
         """The kept feature rows of a span as a Parquet file."""
