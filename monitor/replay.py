@@ -32,8 +32,8 @@ from monitor.store import Store
 from monitor.windows import EPOCH, LATE_ALLOWANCE, floor, whole_hours
 
 DAYS_AT_ONCE = timedelta(days=7)
-MOST_ANEW = 5_000
-"""Measuring takes some hundredths of a second a window, so more than that would be a mistake."""
+MOST_ANEW = 2_000
+"""Measuring takes some tenths of a second a window, and whoever asks waits for it."""
 MONITORS: Mapping[str, str] = {"server_outlier": "servers", "version_contrast": "versions", "accuracy_drop": "accuracy"}
 """The monitor that measures for a watch, where it is not called like it."""
 LABEL_DETECTORS = frozenset({"accuracy", "accuracy_drop"})
