@@ -221,7 +221,7 @@ def show_replay(answer: dict[str, Any]) -> None:
     fired = sum(p["fired"] for p in answer["policies"])
     budget = f"{answer['false_alarms_per_week']:g} a week"
     expected = f"{answer['expected_false_alarms']:.1f} false alarms ({budget})"
-    console.print(f"{fired} incidents; the budget of the span is {expected}", highlight=False)
+    console.print(f"{fired} incident{'' if fired == 1 else 's'}; the budget of the span is {expected}", highlight=False)
     for incident in answer["incidents"]:
         console.print(escape(incident_line(incident)), highlight=False, soft_wrap=True)
 
