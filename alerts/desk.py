@@ -36,7 +36,7 @@ from alerts.notifiers import Notifier
 from alerts.policy import ModelRules, Policy, Verdict, judge_window
 from alerts.post import Post, Send
 from alerts.reports import read_report
-from alerts.serving import Served, Traffic, has_gone, rows_of, served_lately, served_now
+from alerts.serving import Served, Traffic, has_gone, lost_subject, rows_of, served_lately, served_now
 from detectors.finding import Finding, Window
 
 __all__ = ["Desk", "ModelRules", "Traffic"]
@@ -227,10 +227,7 @@ class Desk:
         policy = self._policies.get(incident.policy)
         if policy is None or not policy.watches(incident.model):
             return f"policy {incident.policy} no longer watches it"
-        if has_gone(lately, incident.watch, incident.version, incident.server):
-            places = (("version", incident.version), ("server", incident.server))
-            return f"{' on '.join(f'{what} {name}' for what, name in places if name)} no longer serves"
-        return ""
+        return lost_subject(lately, incident.watch, incident.version, incident.server)
 
     def callback(self, action_id: str, token: str, event: Mapping[str, Any], now: datetime) -> None:
         """Take a report on an action from whoever carries it out: ``{"state": "started"}`` and the like.

@@ -60,3 +60,11 @@ def has_gone(lately: Served, watch: str, version: str, server: str) -> bool:
     """
     accuses = (version or server) and watch not in ("health", "silence")
     return bool(accuses) and rows_of(lately) >= ENOUGH_ROWS and rows_of(lately, version, server) == 0
+
+
+def lost_subject(lately: Served, watch: str, version: str, server: str) -> str:
+    """That the accused has gone, in words; empty when it has not."""
+    if not has_gone(lately, watch, version, server):
+        return ""
+    places = (("version", version), ("server", server))
+    return f"{' on '.join(f'{what} {name}' for what, name in places if name)} no longer serves"

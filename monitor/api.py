@@ -36,6 +36,7 @@ from monitor.foreign import UnknownAdapterError
 from monitor.overview import overview
 from monitor.reference import TableError, read_table
 from monitor.registry import UnknownModelError
+from monitor.replay import ReplayError
 from monitor.secrets import read_secret
 from monitor.service import Service
 from monitor.store import StoreError
@@ -69,6 +70,7 @@ class Caller:
         return bool({scope, "admin"} & self.scopes) and (not self.models or model is None or model in self.models)
 
 
+MAX_RULES_BYTES = 1024 * 1024
 MAX_TABLE_BYTES = 1024 * 1024 * 1024
 ANYONE = Caller("anyone", frozenset({"admin"}), frozenset())
 
@@ -308,6 +310,17 @@ def _questions(service: Service, access: Access) -> APIRouter:
         """Judge the windows that end at a time. Nothing is sent to anyone."""
         return service.evaluate(model, at, environment)
 
+    @routes.post("/v1/models/{model}/replay", dependencies=[read])
+    async def replay(
+        model: str, request: Request, start: Time, end: Time, environment: Environment = "production"
+    ) -> dict[str, Any]:
+        """What the policies, or those in the body, would have made of a span of the past. Nothing is kept or sent.
+
+        The body is empty, or has ``models`` and ``policies`` as a configuration file has them, as JSON.
+        """
+        other = await _body(request, MAX_RULES_BYTES)
+        return await run_in_threadpool(service.replay, model, start, end, environment, other)
+
     return routes
 
 
@@ -442,6 +455,8 @@ def _callers(keys: tuple[ApiKey, ...]) -> list[tuple[bytes, Caller]]:
 
 
 _STATUS: Mapping[type[Exception], int] = {
+    ConfigError: 422,
+    ReplayError: 422,
     UnknownActionError: 404,
     UnknownAdapterError: 404,
     FullError: 503,

@@ -17,6 +17,8 @@ import typer
 
 from monitor.cli_dashboards import dashboard_commands
 from monitor.cli_dead_letters import dead_letter_commands
+from monitor.cli_replay import add_replay
+from monitor.cli_scenarios import add_test
 
 if TYPE_CHECKING:
     from monitor.config import Config
@@ -361,11 +363,12 @@ def _expected() -> tuple[type[Exception], ...]:
     from monitor.reference import TableError
     from monitor.registry import UnknownModelError
     from monitor.remote import RemoteError
+    from monitor.replay import ReplayError
     from monitor.store import StoreError
     from monitor.tables import BadTableError
 
     told = (AuditError, BadTableError, ConfigError, FleetError, GoneError, LayoutError, LedgerError, RemoteError)
-    return (*told, StoreError, TableError, UnknownModelError)
+    return (*told, ReplayError, StoreError, TableError, UnknownModelError)
 
 
 def _check_rooms() -> None:
@@ -439,6 +442,8 @@ def _fail(text: str) -> NoReturn:
 
 
 app.add_typer(dashboard_commands(_service), name="dashboards")
+add_replay(app, _service, _time, _working)
+add_test(app, _working)
 app.add_typer(dead_letter_commands(_service), name="dead-letters")
 
 if __name__ == "__main__":

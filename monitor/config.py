@@ -447,16 +447,40 @@ class CommonRetention(_Spec):
     health: Kept = timedelta(days=90)
 
 
-class Config(_Spec):
+class Rules(_Spec):
+    """The models, and the policies that watch them."""
+
+    models: dict[str, ModelSpec] = Field(default_factory=dict)
+    policies: tuple[Annotated[Policy, _with_durations(Policy)], ...] = ()
+
+    def problems(self) -> Iterator[str]:
+        """Names that point at nothing, and settings that contradict each other."""
+        for i, policy in enumerate(self.policies):
+            for at, problem in self._policy_problems(policy):
+                yield f"policies[{i}].{at}: {problem}"
+            if policy.name in [p.name for p in self.policies[:i]]:
+                yield f"policies[{i}].name: {policy.name!r} is there twice; alerts are told apart by it"
+        for name, spec in self.models.items():
+            yield from _model_problems(name, spec)
+
+    def _policy_problems(self, policy: Policy) -> Iterator[tuple[str, str]]:
+        for model in policy.models:
+            if model not in self.models:
+                yield "models", unknown_word(model, "model", self.models)
+        for name in policy.models or self.models:
+            spec = self.models.get(name)
+            if spec and policy.window is not None and policy.window not in spec.windows:
+                yield "window", f"model {name!r} has no such window; its windows are {_spans(spec.windows)}"
+
+
+class Config(Rules):
     """The whole file."""
 
     store: StoreSpec = StoreSpec()
     sources: Sources = Sources()
     adapters: AdapterSettings = AdapterSettings()
     unknown_models: Literal["register", "reject"] = "register"
-    models: dict[str, ModelSpec] = Field(default_factory=dict)
     servers: dict[str, ServerSpec] = Field(default_factory=dict)
-    policies: tuple[Annotated[Policy, _with_durations(Policy)], ...] = ()
     notifiers: dict[str, Annotated[Notifier, OneOf(kinds_in(alerts.notifiers))]] = Field(default_factory=dict)
     actions: dict[str, Annotated[Rollback, _with_durations(Rollback)]] = Field(default_factory=dict)
     api_keys: tuple[ApiKey, ...] = ()
@@ -471,11 +495,7 @@ class Config(_Spec):
 
     def problems(self) -> Iterator[str]:
         """Names that point at nothing, and settings that contradict each other."""
-        for i, policy in enumerate(self.policies):
-            for at, problem in self._policy_problems(policy):
-                yield f"policies[{i}].{at}: {problem}"
-            if policy.name in [p.name for p in self.policies[:i]]:
-                yield f"policies[{i}].name: {policy.name!r} is there twice; alerts are told apart by it"
+        yield from super().problems()
         for name, action in self.actions.items():
             notifier = self.notifiers.get(action.notifier)
             if notifier is None:
@@ -486,22 +506,14 @@ class Config(_Spec):
                     f"actions.{name}.notifier: {action.notifier!r} is told of alerts and carries nothing out; "
                     f"use {' or '.join(able) or 'a webhook'}"
                 )
-        for name, spec in self.models.items():
-            yield from _model_problems(name, spec)
 
     def _policy_problems(self, policy: Policy) -> Iterator[tuple[str, str]]:
-        for model in policy.models:
-            if model not in self.models:
-                yield "models", unknown_word(model, "model", self.models)
+        yield from super()._policy_problems(policy)
         for notifier in policy.notify:
             if notifier not in self.notifiers:
                 yield "notify", unknown_word(notifier, "notifier", self.notifiers)
         if policy.action is not None and policy.action not in self.actions:
             yield "action", unknown_word(policy.action, "action", self.actions)
-        for name in policy.models or self.models:
-            spec = self.models.get(name)
-            if spec and policy.window is not None and policy.window not in spec.windows:
-                yield "window", f"model {name!r} has no such window; its windows are {_spans(spec.windows)}"
 
 
 def _model_problems(name: str, spec: ModelSpec) -> Iterator[str]:

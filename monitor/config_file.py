@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Protocol, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from monitor.config import Config, ConfigError, OneOf, unknown_word
+from monitor.config import Config, ConfigError, OneOf, Rules, unknown_word
 
 WANTED = {"tuple_type": "write a list such as [a, b]", "model_type": "write a section with keys of its own"}
 """In words of YAML, where the validator's own are of Python."""
+SENT_RULES = "the configuration to try"
+
+
+class _Whole(Protocol):
+    """What a file may hold."""
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self: ...
+
+    def problems(self) -> Iterator[str]: ...
+
+
+Whole = TypeVar("Whole", bound=_Whole)
 
 
 def load(path: Path) -> Config:
@@ -22,31 +36,63 @@ def load(path: Path) -> Config:
 
     Raises ConfigError with one line a problem.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; --config names another file") from None
-    return loads(text, path)
+    return loads(read_text(path), path)
 
 
 def loads(text: str, path: Path) -> Config:
     """Like ``load``, of a text that stands for the file at ``path``."""
+    resolved: Config = _resolved(checked(Config, sections(text, path), path), path.parent)
+    return resolved
+
+
+def rules_to_send(path: Path) -> bytes:
+    """The models and policies of a configuration file, for ``read_rules``. Raises ConfigError, as ``load`` does."""
+    load(path)
+    raw = sections(read_text(path), path)
+    return json.dumps({name: raw[name] for name in Rules.model_fields if name in raw}, default=str).encode()
+
+
+def read_rules(sent: bytes) -> Rules:
+    """Models and policies as ``rules_to_send`` gives them. Raises ConfigError."""
+    try:
+        raw = json.loads(sent)
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{SENT_RULES}: not JSON; send an object with models and policies") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{SENT_RULES}: holds a {type(raw).__name__}; send an object with models and policies")
+    return checked(Rules, raw, SENT_RULES)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises ConfigError."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; name another file") from None
+
+
+def sections(text: str, path: Path) -> dict[str, Any]:
+    """The sections of a YAML file. Raises ConfigError."""
     try:
         raw = yaml.load(text, _Loader) or {}  # noqa: S506 - a safe loader that refuses keys that are there twice
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not YAML: {str(error).splitlines()[0]} {_mark(error)}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds a {type(raw).__name__}; write sections such as store, models and policies")
+    return raw
+
+
+def checked(kind: type[Whole], raw: dict[str, Any], origin: Path | str) -> Whole:
+    """What some sections hold. Raises ConfigError with one line a problem, each with where they are from."""
     try:
-        config = Config.model_validate(raw)
+        whole = kind.model_validate(raw)
     except ValidationError as error:
-        lines = [f"{path}: {_line(e)}" for e in _innermost(error.errors(include_url=False))]
+        lines = [f"{origin}: {_line(kind, e)}" for e in _innermost(error.errors(include_url=False))]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-    problems = [f"{path}: {problem}" for problem in config.problems()]
+    problems = [f"{origin}: {problem}" for problem in whole.problems()]
     if problems:
         raise ConfigError("\n".join(problems))
-    resolved: Config = _resolved(config, path.parent)
-    return resolved
+    return whole
 
 
 def _resolved(part: Any, folder: Path) -> Any:
@@ -91,8 +137,8 @@ def _innermost(errors: Sequence[Any]) -> list[Any]:
     return [e for e in errors if not any(len(p) > len(e["loc"]) and p[: len(e["loc"])] == e["loc"] for p in places)]
 
 
-def _line(error: Any) -> str:
-    path, section = _walk(error["loc"])
+def _line(kind: type, error: Any) -> str:
+    path, section = _walk(kind, error["loc"])
     at = _shown(path)
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
@@ -122,11 +168,11 @@ def _either(words: str) -> str:
     return " or ".join(words.rsplit(", ", 1))
 
 
-def _walk(location: Sequence[str | int]) -> tuple[list[str | int], Any]:
+def _walk(kind: type, location: Sequence[str | int]) -> tuple[list[str | int], Any]:
     """The path in the file that an error's location stands for, and the type of the section that its end is in."""
     path: list[str | int] = []
     section: Any = None
-    here: Any = Config
+    here: Any = kind
     for part in location:
         if isinstance(here, OneOf):  # the location also says which kind the section is
             here = here.kinds[str(part)]
@@ -139,8 +185,7 @@ def _walk(location: Sequence[str | int]) -> tuple[list[str | int], Any]:
 def _inside(kind: Any, part: str | int) -> Any:
     """The type of a part of a value of some type; None where that is not known."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        field = kind.model_fields.get(str(part))
-        kind = field.annotation if field else None
+        kind = next((f.annotation for name, f in kind.model_fields.items() if part in (name, f.alias)), None)
     else:
         kind = next((a for a in get_args(kind) if a is not Ellipsis and a is not str), None)
     while get_origin(kind) in (Annotated, Union, UnionType):
@@ -153,4 +198,4 @@ def _keys(section: Any) -> tuple[str, ...]:
     """The keys that are right in a section of some type."""
     if dataclasses.is_dataclass(section):
         return tuple(f.name for f in dataclasses.fields(section))
-    return tuple(section.model_fields)
+    return tuple(field.alias or name for name, field in section.model_fields.items())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from detectors.finding import Contribution, Finding, Status, Subject, Window
 from monitor.rows import floats, texts
@@ -15,6 +17,11 @@ from monitor.store import Store
 
 PLACE = ("version", "server", "segment", "feature")
 """What a subject names by one text each."""
+JUDGED = (
+    *("detector", "baseline", "value", "low", "high", "p_value", "n", "n_baseline"),
+    *("component", "severity", "message"),
+)
+"""The columns that are fields of a finding as they are, and that policies may look at."""
 
 
 def save_findings(store: Store, findings: Sequence[Finding], now: datetime) -> None:
@@ -62,6 +69,45 @@ def latest_findings(
     asked = {"environment": environment, "model": model, "detector": detector}
     rows = store.query("latest_findings", **asked, since=since, limit=limit)
     return [_finding(row) for row in rows.iter_rows(named=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedFinding(Finding):
+    """A finding as policies look at it: without its cells, and with the id that it was kept under.
+
+    To work the ids out again takes longer than all the rest of a replay.
+    """
+
+    kept_id: str = ""
+
+    @property
+    def id(self) -> str:
+        """The same for the same measurement, however often it is made."""
+        return self.kept_id
+
+
+def findings_between(
+    store: Store, environment: str, model: str, length: timedelta, start: datetime, end: datetime
+) -> dict[Window, list[Finding]]:
+    """All findings of a model's windows of one length that lie in a span, by window, the earliest first."""
+    length_ms = length // timedelta(milliseconds=1)
+    asked = {"environment": environment, "model": model}
+    rows = store.query("findings_between", **asked, length_ms=length_ms, start=start, end=end)
+    rows = rows.with_columns(cs.float().fill_nan(None))
+    windows: dict[tuple[datetime, datetime], Window] = {}
+    found: dict[Window, list[Finding]] = {}
+    subjects = map(Subject, *(rows[name].to_list() for name in PLACE), map(tuple, rows["without"].to_list()))
+    named = ("start", "end", "id", "status", "effect_names", "effect_values", *JUDGED)
+    columns = (rows[name].to_list() for name in named)
+    for subject, begin, until, id_, status, effects, sizes, *values in zip(subjects, *columns, strict=True):
+        span = (begin, until)
+        if span not in windows:
+            windows[span] = Window(environment, model, *span)
+            found[windows[span]] = here = []
+        told = dict(zip(JUDGED, values, strict=True))
+        sized = dict(zip(effects, sizes, strict=True))
+        here.append(JudgedFinding(windows[span], subject, status=Status(status), effects=sized, kept_id=id_, **told))
+    return found
 
 
 def finding_to_dict(finding: Finding) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def joint_findings(store: Store, model: Model, window: Window, findings: Sequenc
 
 
 def _alarmed(findings: Sequence[Finding]) -> bool:
-    of_all = [f for f in findings if f.detector == "drift" and f.p_value is not None and not f.subject.without_server]
+    of_all = [f for f in findings if f.detector == "drift" and f.p_value is not None and not f.subject.without]
     adjusted = holm([f.p_value for f in of_all if f.p_value is not None])
     return any(p <= ALARM and f.severity >= 1 for f, p in zip(of_all, adjusted.tolist(), strict=True))
 

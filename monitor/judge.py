@@ -19,7 +19,7 @@ from monitor.findings import save_findings
 from monitor.fleet import BEGINNING, served
 from monitor.folding import fold
 from monitor.joint import joint_findings
-from monitor.late import Judgement, count_marks, judged_outcomes, judged_traffic, save_judgement
+from monitor.late import Judgement, Kind, count_marks, judged_outcomes, judged_traffic, save_judgement
 from monitor.measure import Measure, accuracy_findings, no_reference
 from monitor.past import read_past
 from monitor.reference import References, window_name
@@ -31,6 +31,7 @@ from monitor.usual import Expected, read_expected, read_usual_scores
 from monitor.windows import Traffic, is_due, read_traffic, whole_hours
 
 DAY = timedelta(days=1)
+NO_REFERENCE = "the model has no reference yet: register one, or name a past window in the configuration"
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,7 @@ class Judge:
         """Drift, contrasts, latency, errors and volume, from all events of a window."""
         model, problem = self._with_reference(model, now)
         judgement, traffic = self._read(model, window, now)
-        expected = self._expected(model, window) if "drift" in model.spec.monitors else {}
-        usual = read_usual_scores(self.store, model, window)
-        baseline_version = self._baseline_version(model, window, traffic)
-        findings = list(Measure(model, window, traffic, baseline_version, usual, expected).findings())
-        if problem and not expected and "drift" in model.spec.monitors:
-            findings.append(no_reference(window, traffic.rows(), problem))
-        findings.extend(self._health(model, window))
-        findings.extend(self._observed(model, window, traffic))
+        findings = self._of_traffic(model, window, traffic, problem)
         findings.extend(joint_findings(self.store, model, window, findings))
         save_findings(self.store, findings, now)
         if is_due(model, window):
@@ -63,14 +57,19 @@ class Judge:
         if "accuracy" not in model.spec.monitors:
             return []
         judgement, outcomes = self._read_outcomes(model, window)
-        # By the time that labels are there, only whole hours may be left.
-        traffic = read_traffic(self.store, model, *whole_hours(window.start, window.end))
-        baseline = self._baseline_version(model, window, traffic)
-        findings = list(accuracy_findings(model, window, outcomes, baseline))
+        findings = self._of_labels(model, window, outcomes)
         save_findings(self.store, findings, now)
         if is_due(model, window):
             save_judgement(self.store, judgement, model, now)
         return findings
+
+    def anew(self, model: Model, window: Window, kind: Kind) -> list[Finding]:
+        """What is found in a window with the reference that the model has. Nothing is kept. Raises GoneError."""
+        if kind == "labels":
+            wanted = "accuracy" in model.spec.monitors
+            return self._of_labels(model, window, self._read_outcomes(model, window)[1]) if wanted else []
+        traffic = read_traffic(self.store, model, window.start, window.end)
+        return self._of_traffic(model, window, traffic, "" if model.references else NO_REFERENCE)
 
     def again(self, model: Model, judged: Judgement, now: datetime) -> int | None:
         """Judge a window again if its events are others by now; gives how many more. None: they are the same."""
@@ -118,6 +117,22 @@ class Judge:
         )
         return judged_outcomes(window, marks, outcomes), outcomes
 
+    def _of_traffic(self, model: Model, window: Window, traffic: Traffic, problem: str) -> list[Finding]:
+        expected = self._expected(model, window) if "drift" in model.spec.monitors else {}
+        usual = read_usual_scores(self.store, model, window)
+        baseline_version = self._baseline_version(model, window, traffic)
+        findings = list(Measure(model, window, traffic, baseline_version, usual, expected).findings())
+        if problem and not expected and "drift" in model.spec.monitors:
+            findings.append(no_reference(window, traffic.rows(), problem))
+        findings.extend(self._health(model, window))
+        findings.extend(self._observed(model, window, traffic))
+        return findings
+
+    def _of_labels(self, model: Model, window: Window, outcomes: pl.DataFrame) -> list[Finding]:
+        # By the time that labels are there, only whole hours may be left.
+        traffic = read_traffic(self.store, model, *whole_hours(window.start, window.end))
+        return list(accuracy_findings(model, window, outcomes, self._baseline_version(model, window, traffic)))
+
     def _expected(self, model: Model, window: Window) -> dict[str, Expected]:
         """What the same hours of the weeks before hold, also of each version with a reference of its own."""
         found = {v: read_expected(self.store, model, window, v) for v in sorted({"", *model.references})}
@@ -161,7 +176,7 @@ class Judge:
                 return model, ""
         except LayoutError as error:
             return model, str(error)
-        return model, "the model has no reference yet: register one, or name a past window in the configuration"
+        return model, NO_REFERENCE
 
     def _baseline_version(self, model: Model, window: Window, traffic: Traffic) -> str:
         """Of the versions that serve in the window, the one that was there first; the others are held against it."""

@@ -67,6 +67,13 @@ class RemoteService:
         query = _query(start=start, end=end, environment=environment)
         return self._request("GET", f"/v1/models/{_quoted(name)}/export?{query}")
 
+    def replay(
+        self, name: str, start: datetime, end: datetime, environment: str = "production", other: bytes = b""
+    ) -> dict[str, Any]:
+        """What policies would have made of a span of the past."""
+        query = _query(start=start, end=end, environment=environment)
+        return dict(self._json("POST", f"/v1/models/{_quoted(name)}/replay?{query}", other))
+
     def audit(self, start: datetime | None = None, end: datetime | None = None, *, repair: bool) -> dict[str, Any]:
         """Hold what is kept against what was counted when it came in."""
         query = _query(start=start, end=end, repair="true" if repair else None)

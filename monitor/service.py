@@ -27,6 +27,7 @@ from monitor.audit import KAFKA, AuditError, Auditor, Read
 from monitor.clock import Clock, SystemClock
 from monitor.clocks import read_clocks
 from monitor.config import Config, ConfigError, ModelSpec
+from monitor.config_file import read_rules
 from monitor.dead_letter_watch import TooManyDeadLettersError
 from monitor.dead_letters import DeadLetters
 from monitor.decode import Reject, split_lines
@@ -45,6 +46,7 @@ from monitor.late import LateWindow, LateWindows, late_kind, watched_for
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
+from monitor.replay import replay_past
 from monitor.retention import Keeper
 from monitor.secrets import read_secret
 from monitor.sources import Message, Place, SourceError
@@ -539,6 +541,19 @@ class Service:
         self.registry.get(environment, name)
         found = latest_findings(self.store, environment, name, since or BEGINNING, limit)
         return [finding_to_dict(f) for f in found]
+
+    def replay(
+        self, name: str, start: datetime, end: datetime, environment: str = "production", other: bytes = b""
+    ) -> dict[str, Any]:
+        """What the policies, or those of another configuration, would have made of a span of the past.
+
+        Nothing is kept or sent. ``other`` is as ``rules_to_send`` gives it. Raises ConfigError or ReplayError.
+        """
+        model = self.registry.get(environment, name)
+        rules = read_rules(other) if other else None
+        policies = rules.policies if rules else self.config.policies
+        tried = rules.models.get(name) if rules else None
+        return replay_past(self.store, self.judge, model, policies, tried, start, end, self.clock.now(), _rules)
 
     def export(self, name: str, start: datetime, end: datetime, environment: str = "production") -> bytes:
         """The kept feature rows of a span as a Parquet file."""

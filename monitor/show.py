@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from monitor.scenarios import Fired, Outcome
 
 MOST_FEATURES = 15
 FACTS = frozenset({"schema", "silence", "fleet", "joint"})
@@ -242,3 +245,56 @@ def _show_accuracy(console: Console, findings: list[dict[str, Any]]) -> None:
             interval = f" ({f['low']:.3f} to {f['high']:.3f})" if f["low"] is not None else ""
             coverage = f["effects"].get("label_coverage", 0.0)
             console.print(f"{name}: {f['value']:.3f}{interval}, {coverage:.1%} labelled")
+
+
+def show_replay(answer: dict[str, Any]) -> None:
+    """How often each policy would have fired, and its incidents."""
+    console = Console()
+    stored, anew = answer["windows_stored"], answer["windows_measured_anew"]
+    console.print(f"[bold]{escape(answer['model'])}[/] from {short(answer['from'])} to {short(answer['to'])}")
+    console.print(
+        f"{stored:,} windows as they were measured and {anew:,} measured anew in {answer['seconds']:.1f} s "
+        f"({answer['windows_per_second']:,.0f} a second)",
+        highlight=False,
+    )
+    for note in answer["notes"]:
+        console.print(f"[yellow]{escape(note)}[/]")
+    table = Table("policy", "watch", "window", "windows", "drifted", "ok", "unsure", "error", "fired")
+    numbers = ("windows", "drifted", "ok", "unsure", "error", "fired")
+    for p in answer["policies"]:
+        table.add_row(*(escape(p[name]) for name in ("policy", "watch", "window")), *(f"{p[n]:,}" for n in numbers))
+    if answer["policies"]:
+        console.print(table)
+    for p in answer["policies"]:
+        for reason in p["measured_anew"]:
+            console.print(f"{escape(p['policy'])} is measured anew: {escape(reason)}", highlight=False)
+    fired = sum(p["fired"] for p in answer["policies"])
+    budget = f"{answer['false_alarms_per_week']:g} a week"
+    expected = f"{answer['expected_false_alarms']:.1f} false alarms ({budget})"
+    console.print(f"{fired} incident{'' if fired == 1 else 's'}; the budget of the span is {expected}", highlight=False)
+    for incident in answer["incidents"]:
+        console.print(escape(incident_line(incident)), highlight=False, soft_wrap=True)
+
+
+def show_outcomes(outcomes: list[Outcome], others: list[Fired]) -> None:
+    """What became of each expectation of a scenario, and what was said beside them."""
+    console = Console()
+    for outcome in outcomes:
+        word = "[green]pass[/]" if outcome.passed else "[red]FAIL[/]"
+        console.print(f"{word} {escape(outcome.words)}", highlight=False, soft_wrap=True)
+    for fired in others:
+        console.print(f"also {escape(f'{fired.policy} fired {fired}')}", highlight=False, soft_wrap=True)
+
+
+def incident_line(incident: dict[str, Any]) -> str:
+    """An incident of a replay in one line.
+
+    >>> told = {"policy": "p", "since": "2026-01-31T10:00:00+00:00", "until": None, "server": "pod-3", "version": "1"}
+    >>> incident_line({**told, "features": ["age"], "reason": "", "ended": "", "action": "put-back"})
+    '2026-01-31 10:00Z, still open: p, version 1 server pod-3, age; would have asked for put-back'
+    """
+    until = f" to {short(incident['until'])}" if incident["until"] else ", still open"
+    words = (incident["policy"], _place(incident).strip(), ", ".join(incident["features"]), incident["reason"])
+    ended = f"; ended as {incident['ended']}" if incident["ended"] else ""
+    asked = f"; would have asked for {incident['action']}" if incident["action"] else ""
+    return f"{short(incident['since'])}{until}: {', '.join(w for w in words if w)}{ended}{asked}"

@@ -100,7 +100,7 @@ def test_only_drift_that_is_severe_and_no_chance_is_looked_into(make_service: Se
     for finding in (
         Finding(WINDOW, Subject(feature="x"), "drift", p_value=1e-6, severity=0.9),
         Finding(WINDOW, Subject(feature="x"), "drift", p_value=0.02, severity=3.0),
-        Finding(WINDOW, Subject(feature="x", without_server="s"), "drift", p_value=1e-6, severity=3.0),
+        Finding(WINDOW, Subject(feature="x", without=("server=s",)), "drift", p_value=1e-6, severity=3.0),
         Finding(WINDOW, Subject(feature="x"), "server_outlier", p_value=1e-6, severity=3.0),
     ):
         assert judged(service, WINDOW, finding) == []

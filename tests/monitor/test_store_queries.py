@@ -125,6 +125,7 @@ def parameters(service: Service) -> dict[str, Any]:
         "since": NOON - 3 * HOUR,
         "until": NOON,
         "label_delay_ms": 86_400_000,
+        "length_ms": 3_600_000,
         "task": "classification",
         "detector": "",
         "limit": 1000,
