@@ -20,6 +20,7 @@ from detectors.multiplicity import holm
 
 Watch = Literal[
     "drift",
+    "gradual_drift",
     "server_outlier",
     "version_contrast",
     "accuracy_drop",
@@ -34,9 +35,10 @@ Watch = Literal[
 State = Literal["ok", "drifted", "unsure", "error"]
 Place = tuple[str, str, str]
 
+DAY = timedelta(days=1)
 MOST_TOLD = 3
 """So many facts are told in words; all are among the evidence."""
-STATISTICAL = frozenset({"drift", "server_outlier", "version_contrast", "accuracy_drop", "joint"})
+STATISTICAL = frozenset({"drift", "gradual_drift", "server_outlier", "version_contrast", "accuracy_drop", "joint"})
 """Watches that test a hypothesis, and so share the model's budget of false alarms."""
 LIMITED = frozenset({"latency", "errors", "health"})
 """Watches that hold a measurement against a limit."""
@@ -51,7 +53,7 @@ class Policy:
     models
         Names; empty means every model.
     window
-        Length of the windows to judge. None: the model's shortest.
+        Length of the windows to judge. None: the model's shortest; a day for ``gradual_drift``, which adds up days.
     hold, clear
         Drifted windows in a row until it is found, ok windows in a row until it is cleared.
     margin
@@ -93,8 +95,14 @@ class Policy:
         if (self.limit is None) == (self.watch in LIMITED):
             verb = "needs a limit" if self.watch in LIMITED else "takes no limit"
             raise ValueError(f"watch {self.watch!r} {verb}; it is for {', '.join(sorted(LIMITED))}")
+        if self.watch == "gradual_drift" and self.window not in (None, DAY):
+            raise ValueError("gradual_drift adds up days; leave window out")
         if self.notify and self.severity != "page":
             raise ValueError("notify is only for severity: page; a notice is sent to nobody")
+
+    def length(self, rules: ModelRules) -> timedelta:
+        """Of the windows that it judges."""
+        return self.window or (DAY if self.watch == "gradual_drift" else rules.shortest_window)
 
     def watches(self, model: str) -> bool:
         """Whether this model is one of its models."""
@@ -177,7 +185,7 @@ def judge_window(
     """
     applying = [p for p in policies if p.watches(rules.model)]
     alphas = {(share.look.detector, share.look.length): share.alpha for share in shares(applying, rules)}
-    here = [p for p in applying if (p.window or rules.shortest_window) == window_length]
+    here = [p for p in applying if p.length(rules) == window_length]
     alpha_of = {p.name: alphas.get((p.watch, window_length), 0.0) for p in here}
     judged = [(p, verdict) for p in here for verdict in judge(p, findings, alpha_of[p.name], rules.importance)]
     return [(p, _inputs_named(verdict, findings)) for p, verdict in explain(judged, findings, alpha_of)]
@@ -188,11 +196,7 @@ def shares(policies: Sequence[Policy], rules: ModelRules) -> list[Share]:
 
     Policies that look at the same windows of the same detector alarm together, and share one look.
     """
-    looks = {
-        (p.watch, p.window or rules.shortest_window): None
-        for p in policies
-        if p.watches(rules.model) and p.watch in STATISTICAL
-    }
+    looks = {(p.watch, p.length(rules)): None for p in policies if p.watches(rules.model) and p.watch in STATISTICAL}
     return split(rules.false_alarms_per_week, [Look(watch, length, length) for watch, length in looks])
 
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+COMPONENTS = ("location", "scale", "missing")
+"""Scores whose sign says into which direction it goes."""
 STEPS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
 """Changes that are looked for, in standard deviations of a day's score."""
 
@@ -30,6 +32,16 @@ class Evidence:
     def p_value(self) -> Floats:
         """What to hold against an alpha per day."""
         return np.exp(-np.maximum(self.log_e, 0.0))
+
+
+def mean_evidence(found: Evidence) -> tuple[float, int, int]:
+    """What the last day says of several scores of one feature: log e, first day of the change, and which score.
+
+    The mean of their evidence, as each may be the one that changed.
+    """
+    last = found.log_e[-1]
+    most = int(last.argmax())
+    return float(last[most] + np.log(np.exp(last - last[most]).mean())), int(found.since[-1, most]), most
 
 
 def evidence(daily: Floats) -> Evidence:

@@ -18,6 +18,7 @@ from monitor.conflicts import fleet_findings
 from monitor.findings import save_findings
 from monitor.fleet import BEGINNING, served
 from monitor.folding import fold
+from monitor.gradual import gradual_findings
 from monitor.joint import joint_findings
 from monitor.late import Judgement, Kind, count_marks, judged_outcomes, judged_traffic, save_judgement
 from monitor.measure import Measure, accuracy_findings, no_reference
@@ -124,6 +125,7 @@ class Judge:
         findings = list(Measure(model, window, traffic, baseline_version, usual, expected).findings())
         if problem and not expected and "drift" in model.spec.monitors:
             findings.append(no_reference(window, traffic.rows(), problem))
+        findings.extend(gradual_findings(self.store, model, window, findings, usual))
         findings.extend(self._health(model, window))
         findings.extend(self._observed(model, window, traffic))
         return findings

@@ -18,8 +18,8 @@ import polars as pl
 from alerts.policy import OBSERVED, ModelRules, Policy
 from alerts.replay import JudgedWindow, Replayed, replay
 from alerts.serving import LONGEST_LOOK
-from detectors.finding import Finding, Window
 from detectors.budget import WEEK
+from detectors.finding import Finding, Window
 from monitor.config import ModelSpec, Monitor
 from monitor.durations import format_duration
 from monitor.findings import findings_between
@@ -34,7 +34,12 @@ from monitor.windows import EPOCH, LATE_ALLOWANCE, floor, whole_hours
 DAYS_AT_ONCE = timedelta(days=7)
 MOST_ANEW = 2_000
 """Measuring takes some tenths of a second a window, and whoever asks waits for it."""
-MONITORS: Mapping[str, str] = {"server_outlier": "servers", "version_contrast": "versions", "accuracy_drop": "accuracy"}
+MONITORS: Mapping[str, str] = {
+    "gradual_drift": "drift",
+    "server_outlier": "servers",
+    "version_contrast": "versions",
+    "accuracy_drop": "accuracy",
+}
 """The monitor that measures for a watch, where it is not called like it."""
 LABEL_DETECTORS = frozenset({"accuracy", "accuracy_drop"})
 COUNTED = ("features", "segments", "sampling", "privacy", "reference", "task", "positive_label", "threshold")

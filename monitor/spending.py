@@ -26,9 +26,7 @@ def spending(store: Store, policies: Sequence[Policy], rules: ModelRules) -> dic
     looks = []
     for share in shares(watching, rules):
         look = share.look
-        named = [
-            p.name for p in watching if p.watch == look.detector and (p.window or rules.shortest_window) == look.length
-        ]
+        named = [p.name for p in watching if p.watch == look.detector and p.length(rules) == look.length]
         found = last.get((look.detector, look.length // SECOND), {})
         looks.append(
             {

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from detectors.calibration import LEAST_SPAN, Past, Usual
+from detectors.calibration import LEAST_SPAN, Past, Usual, kept
 from detectors.finding import Subject, Window
 from detectors.layout import Layout
 from detectors.seasons import SLOTS, SPAN, BySlot, expectation
@@ -25,6 +25,9 @@ HISTORY = "history"
 """What the baseline is called."""
 EPOCH = date(1970, 1, 1)
 SEPARATOR = "\x1f"
+NO_ROWS = pl.DataFrame(
+    schema={"start": pl.Datetime("ms", "UTC"), "feature": pl.String, "score_name": pl.String, "calibrated": pl.Float64}
+)
 Place = tuple[str, str, str, str, str]
 """Detector, baseline, version, server and segment."""
 
@@ -63,6 +66,12 @@ class UsualScores:
             self._made[place] = self._make(self.rows[place], lasting=lasting)
         return self._made.get(place)
 
+    def calibrated(self, detector: str, baseline: str, subject: Subject) -> pl.DataFrame:
+        """Calibrated scores of a subject: start, feature, score_name and calibrated, NaN before that was possible."""
+        place = (detector, baseline, subject.version, subject.server, subject.segment)
+        rows = self.rows.get(place)
+        return (NO_ROWS if rows is None else rows).select(NO_ROWS.columns)
+
     def _make(self, rows: pl.DataFrame, *, lasting: bool) -> Usual:
         windows = _numbered(rows["start"])
         named = rows.select(pl.concat_str("feature", "score_name", separator=SEPARATOR)).to_series()
@@ -83,7 +92,7 @@ def read_usual_scores(store: Store, model: Model, window: Window) -> UsualScores
         "past_scores",
         environment=model.environment,
         model=model.name,
-        since=window.start - SPAN,
+        since=window.start - kept(length),
         until=window.start,
         seconds=length // timedelta(seconds=1),
     )

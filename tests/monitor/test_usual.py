@@ -22,12 +22,13 @@ BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 DAYS = 17
+LEANING = DAYS + 2
 BY_HOUR = 20
 SPEC = {"windows": ["1d"], "minimum_rows": 100, "features": {"a": "numeric", "b": "numeric"}}
 
 
 def day(
-    model: str, number: int, hours: Iterator[int] | range = range(24), changed: bool = False
+    model: str, number: int, hours: Iterator[int] | range = range(24), changed: bool = False, moved: float = 0.0
 ) -> list[dict[str, Any]]:
     """Events of one day. ``a`` follows the hour; ``b`` is another on pod-1 for ever."""
     rng = np.random.default_rng(number)
@@ -37,7 +38,7 @@ def day(
         for i in range(BY_HOUR):
             pod = i % 4
             features = {
-                "a": rng.normal(hour / 4),
+                "a": rng.normal(hour / 4 + moved),
                 "b": rng.normal(3.0 * (pod == 1) + (2.0 if changed and pod == 1 else 0.0)),
             }
             name = f"{number}-{hour}-{i}"
@@ -64,9 +65,10 @@ class Past:
         table = pl.DataFrame({"a": rng.normal(hours / 4), "b": rng.normal(3.0 * (pods == 1)), "prediction": "yes"})
         self.service.register_reference(model, table, "training")
 
-    def take(self, number: int, *hours: int, changed: bool = False) -> None:
+    def take(self, number: int, *hours: int, **more: Any) -> None:
         self.clock.at = BEGIN + (number + 1) * DAY
-        self.service.take(ndjson(day(self.model, number, iter(hours) if hours else range(24), changed)), "http")
+        events = day(self.model, number, iter(hours) if hours else range(24), **more)
+        self.service.take(ndjson(events), "http")
 
     def judge(self, number: int) -> list[Finding]:
         window = Window("production", self.model, BEGIN + number * DAY, BEGIN + (number + 1) * DAY)
@@ -108,7 +110,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def played(service: Service) -> tuple[Past, dict[int, list[Finding]]]:
-    """Quiet days; then one with traffic in the afternoon only; then one with a change on pod-1."""
+    """Quiet days; one with traffic in the afternoon only; one with a change on pod-1; five on which ``a`` leans."""
     past = past_of(service, "m")
     found = {}
     for number in range(DAYS):
@@ -118,6 +120,9 @@ def played(service: Service) -> tuple[Past, dict[int, list[Finding]]]:
     found[DAYS] = past.judge(DAYS)
     past.take(DAYS + 1, changed=True)
     found[DAYS + 1] = past.judge(DAYS + 1)
+    for number in range(LEANING, LEANING + 5):
+        past.take(number, moved=0.35)
+        found[number] = past.judge(number)
     return past, found
 
 
@@ -164,6 +169,24 @@ def test_servers_that_always_differ_are_judged_by_how_they_usually_differ(played
     unchanged = of(found[DAYS + 1], "server_outlier", "a", server="pod-1")[0]
     assert unchanged.p_value is not None
     assert unchanged.p_value > 1e-3
+
+
+def test_days_that_lean_to_one_side_add_up(played: Played) -> None:
+    """A sixth of a standard deviation each, which single days tell less surely."""
+    _, found = played
+    quiet = of(found[16], "gradual_drift", "a")[0]
+    assert (quiet.severity, quiet.scores) == (0.0, {})
+    assert quiet.p_value is not None
+    assert quiet.p_value > 0.05
+    last = LEANING + 4
+    (leaning,) = of(found[last], "gradual_drift", "a")
+    of_days = [of(found[n], "drift", "a")[0].p_value or 0.0 for n in range(LEANING, last + 1)]
+    assert leaning.p_value is not None
+    assert leaning.p_value < min(0.02, *of_days), (leaning, of_days)
+    assert leaning.message in {f"since {BEGIN + n * DAY:%Y-%m-%d}" for n in (LEANING, LEANING + 1)}
+    assert leaning.component == "location"
+    assert leaning.n >= 4 * 24 * BY_HOUR
+    assert 0.01 < leaning.effects["location_auc"] < 0.05
 
 
 def test_what_is_usual_comes_back_from_the_store_as_it_was_measured(played: Played) -> None:

@@ -11,10 +11,10 @@ SELECT
     exposure,
     score_name,
     score,
-    calibrated
+    if(mode = 'history', calibrated, nan) AS calibrated
 FROM
 (
-    SELECT start, detector, baseline, version, server, segment, feature, exposure, score_names, score_values, score_calibrated
+    SELECT start, detector, baseline, version, server, segment, feature, exposure, mode, score_names, score_values, score_calibrated
     FROM findings FINAL
     WHERE environment = {environment:String} AND model = {model:String}
         AND end > {since:DateTime64(3, 'UTC')} AND end <= {until:DateTime64(3, 'UTC')}
