@@ -12,7 +12,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-MEASURES: tuple[str, ...] = ()
+MEASURES: tuple[str, ...] = ("compare",)
 SHOWN = {True: "yes", False: "NO", None: ""}
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from evidently import DataDefinition, Dataset, Report
+from evidently.legacy.calculations.stattests import jensenshannon_stat_test, wasserstein_stat_test
+from evidently.legacy.core import ColumnType
 from evidently.metrics import ValueDrift
 from evidently.presets import DataDriftPreset
 
@@ -48,6 +50,22 @@ def preset(rows: int, columns: int) -> dict[str, float]:
     return {"cpu_seconds": time.process_time() - started}
 
 
+def scores(path: str) -> dict[str, list[float]]:
+    """The drift score of each chunk of each series of the file, as its preset has it for over 1,000 reference rows."""
+    found = {}
+    with np.load(path) as data:
+        for name in (name for name in data if not name.endswith("/reference")):
+            levels = "/levels/" in name
+            test, kind = (
+                (jensenshannon_stat_test, ColumnType.Categorical)
+                if levels
+                else (wasserstein_stat_test, ColumnType.Numerical)
+            )
+            reference = pd.Series(data[f"{name}/reference"]).dropna()
+            found[name] = [float(test(reference, pd.Series(c).dropna(), kind, None).drift_score) for c in data[name]]
+    return found
+
+
 def _frame(column: np.ndarray[Any, np.dtype[Any]]) -> pd.DataFrame:
     """Text that is empty is missing."""
     if column.dtype.kind == "U":
@@ -57,5 +75,6 @@ def _frame(column: np.ndarray[Any, np.dtype[Any]]) -> pd.DataFrame:
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    answer = values(*rest) if what == "values" else preset(*map(int, rest))
-    print(json.dumps(answer))
+    print(
+        json.dumps(preset(*map(int, rest)) if what == "preset" else {"values": values, "scores": scores}[what](*rest))
+    )
