@@ -43,7 +43,7 @@ BEFORE, AFTER = 24, 96
 STREAMS = 40
 WINDOWS = (1, 6, 24)
 APART = 24
-"""Alarms with fewer hours between them are one."""
+"""Hours within which alarms are one."""
 BUDGET = 1.0
 MINIMUM_ROWS = 200
 
@@ -187,7 +187,12 @@ def _column(feature: str, rows: Rows) -> Column:
 
 
 def _incidents(hours: Sequence[int]) -> int:
-    return sum(i == 0 or hour - hours[i - 1] > APART for i, hour in enumerate(hours))
+    """An alarm is a new one when a day has passed since the last that was counted; so who always alarms has one a day."""
+    counted: list[int] = []
+    for hour in hours:
+        if not counted or hour - counted[-1] > APART:
+            counted.append(hour)
+    return len(counted)
 
 
 def _chunked(peer: str, streams: Streams, allowed: int) -> dict[str, dict[str, list[float]]]:

@@ -56,8 +56,11 @@ def _false_alarms(
             detector.update(value)
             if detector.drift_detected:
                 hours.add(row // rows_per_hour)
-    times = sorted(hours)
-    return sum(i == 0 or time - times[i - 1] > apart for i, time in enumerate(times))
+    counted: list[int] = []
+    for hour in sorted(hours):
+        if not counted or hour - counted[-1] > apart:
+            counted.append(hour)
+    return len(counted)
 
 
 def _first_after(detector: Any, stream: Rows, before: int) -> int:
