@@ -71,6 +71,8 @@ def explain(reference: pl.Series, current: pl.Series, test: str = "") -> Explana
     if r.is_empty() or c.is_empty():
         raise DrilldownError("one side has no finite value")
     numeric = r.dtype.is_numeric() and c.dtype.is_numeric()
+    if not numeric:
+        r, c = r.cast(pl.String), c.cast(pl.String)
     test = test or ("ks_2samp" if numeric else "chi2_contingency")
     try:
         with warnings.catch_warnings():
@@ -124,7 +126,7 @@ def _test(name: str, *, numeric: bool) -> Callable[[pl.Series, pl.Series], Teste
 
 
 def _usable(values: pl.Series) -> pl.Series:
-    """Finite numbers (of times: their ticks), or texts."""
+    """Finite numbers, ticks of times, or texts."""
     kept = values.drop_nulls()
     if kept.dtype.is_float():
         return kept.filter(kept.is_finite())

@@ -76,7 +76,7 @@ def evidently(method: str, reference: pl.Series, current: pl.Series) -> float:
     """
     numeric = reference.dtype.is_numeric() and current.dtype.is_numeric()
     known = EVIDENTLY_NUMERIC if numeric else EVIDENTLY_LEVELS
-    r, c = _usable(reference), _usable(current)
+    r, c = _usable(reference, numeric=numeric), _usable(current, numeric=numeric)
     return _named(known, method, "evidently", numeric=numeric)(r, c)
 
 
@@ -109,7 +109,7 @@ def nannyml(method: str, reference: pl.Series, current: pl.Series) -> float:
     """
     numeric = reference.dtype.is_numeric() and current.dtype.is_numeric()
     known = NANNYML_NUMERIC if numeric else NANNYML_LEVELS
-    r, c = _usable(reference), _usable(current)
+    r, c = _usable(reference, numeric=numeric), _usable(current, numeric=numeric)
     return _named(known, method, "NannyML", numeric=numeric)(r, c)
 
 
@@ -122,7 +122,7 @@ def _named(
     return known[method]
 
 
-def _usable(values: pl.Series) -> Rows:
+def _usable(values: pl.Series, *, numeric: bool) -> Rows:
     """The finite numbers or the texts. Whole numbers among which some are missing are floating point, as in pandas."""
     if values.dtype.is_integer() and values.null_count():
         values = values.cast(pl.Float64)
@@ -131,7 +131,7 @@ def _usable(values: pl.Series) -> Rows:
         kept = kept.filter(kept.is_finite())
     if kept.is_empty():
         raise ParityError("a column has no usable value")
-    return kept.to_numpy() if kept.dtype.is_numeric() else kept.cast(pl.String).to_numpy().astype(np.str_)
+    return kept.to_numpy() if numeric else kept.cast(pl.String).to_numpy().astype(np.str_)
 
 
 def _counts(r: Rows, c: Rows) -> tuple[Numbers, Numbers]:

@@ -83,7 +83,7 @@ def show_audit(answer: dict[str, Any]) -> None:
 def show_explanation(model: str, answer: dict[str, Any]) -> None:
     """One feature's rows beside those of the reference."""
     span = f"{short(answer['from'])} to {short(answer['to'])}"
-    table = Table("", span, f"against {answer['against']}", title=escape(f"{model}: {answer['feature']}"))
+    table = Table("", span, escape(f"against {answer['against']}"), title=escape(f"{model}: {answer['feature']}"))
     table.add_row("rows", f"{answer['rows']:,}", f"{answer['rows_reference']:,}")
     table.add_row("missing", f"{answer['missing']:.2%}", f"{answer['missing_reference']:.2%}")
     console = Console()

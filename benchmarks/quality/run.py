@@ -12,7 +12,10 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-MEASURES: tuple[str, ...] = ("compare",)
+MEASURES: tuple[str, ...] = (
+    "compare",
+    "peers",
+)
 SHOWN = {True: "yes", False: "NO", None: ""}
 
 

@@ -79,6 +79,13 @@ def test_what_cannot_be_tested_is_told(sides: tuple[pl.Series, pl.Series], name:
         explain(*sides, name)
 
 
+def test_codes_on_one_side_and_texts_on_the_other_are_levels() -> None:
+    codes, texts = pl.Series([1, 2] * 100), pl.Series(["1", "2", "2"] * 100)
+    expected = st.chi2_contingency([[100, 100], [100, 200]], correction=False).pvalue
+    assert explain(codes, texts).p_value == pytest.approx(expected)
+    assert explain(codes, texts, "nannyml:l_infinity").statistic == pytest.approx(1 / 6)
+
+
 def test_times_are_tested_as_numbers() -> None:
     days = pl.date_range(pl.date(2026, 1, 1), pl.date(2026, 12, 31), eager=True)
     assert (explain(days, days.dt.offset_by("60d")).p_value or 1) < 1e-3

@@ -14,10 +14,10 @@ import numpy as np
 from river.drift import ADWIN, PageHinkley
 
 Rows = np.ndarray[Any, np.dtype[np.float64]]
-TRIALS = 7
+TRIALS = 6
 DETECTORS: dict[str, tuple[Callable[[float], Any], float, float]] = {
-    "ADWIN": (lambda delta: ADWIN(delta=delta), 1e-4, 1.0),
-    "Page-Hinkley": (lambda threshold: PageHinkley(threshold=threshold), 2_000.0, 20.0),
+    "ADWIN": (lambda delta: ADWIN(delta=delta), 1e-5, 1e-2),
+    "Page-Hinkley": (lambda threshold: PageHinkley(threshold=threshold), 1_000.0, 50.0),
 }
 """How one is made from the parameter that is tuned, and that parameter at its most and least strict."""
 
