@@ -47,6 +47,7 @@ SCHEDULES = {
     "Telltale, overlapping": {1: 1, 6: 1, 24: 6},
 }
 """Hours of a window, and hours from one to the next. The first is how windows are judged; each length has a third."""
+ROUNDING = 1e-6
 APART = 24
 """Hours within which alarms are one."""
 TIE = 1
@@ -115,7 +116,7 @@ def lines() -> Iterator[Line]:
     """How many false alarms there were, and a line for each change."""
     streams = Streams()
     ours = {name: Telltale(streams, steps) for name, steps in SCHEDULES.items()}
-    false = {name: _incidents(tool.quiet_alarms()) for name, tool in ours.items()}
+    false = {name: incidents(tool.quiet_alarms()) for name, tool in ours.items()}
     delays = {name: {change: tool.delays(change) for change in CHANGES} for name, tool in ours.items()}
     skipped = []
     for peer, measure in (("evidently", _chunked), ("nannyml", _chunked), ("river", _river)):
@@ -207,7 +208,7 @@ def _column(feature: str, rows: Rows) -> Column:
     return Column.of(pl.Series(rows, nan_to_null=True))
 
 
-def _incidents(hours: Sequence[int]) -> int:
+def incidents(hours: Sequence[int]) -> int:
     """An alarm is a new one once a day has passed since the last one counted; who always alarms has one a day."""
     counted: list[int] = []
     for hour in hours:
@@ -221,7 +222,7 @@ def _chunked(peer: str, streams: Streams, allowed: int) -> dict[str, dict[str, l
     found = _scores(peer, _series(streams, with_missing=peer == "nannyml"))
     best: dict[str, list[float]] = {}
     for length in LENGTHS:
-        limits = _limits(found, length, allowed)
+        limits = limits_of(found, length, allowed)
         for name, change in CHANGES.items():
             if f"{name}/{length}/{change.group}/{change.feature}" not in found:
                 continue
@@ -260,7 +261,7 @@ def _scores(peer: str, series: Mapping[str, Rows]) -> dict[str, list[float]]:
         return dict(ask(peer, "scores", str(path)))
 
 
-def _limits(found: Mapping[str, Sequence[float]], length: int, allowed: int) -> dict[str, float]:
+def limits_of(found: Mapping[str, Sequence[float]], length: int, allowed: int) -> dict[str, float]:
     """The limit of each group of features at which all of them together alarm as often as is allowed on quiet chunks.
 
     All groups have the same share of quiet values above their limit.
@@ -277,10 +278,10 @@ def _limits(found: Mapping[str, Sequence[float]], length: int, allowed: int) -> 
     share = 0.0
     for candidate in np.unique(least):
         alarms = [int(i) * length for i in np.flatnonzero(least <= candidate)]
-        if _incidents(alarms) > allowed:
+        if incidents(alarms) > allowed:
             break
         share = float(candidate)
-    return {g: float(np.quantile(v, 1 - share, method="lower")) for g, v in ranked.items()}
+    return {g: float(v[len(v) - 1 - math.floor(share * len(v) + ROUNDING)]) for g, v in ranked.items()}
 
 
 def _first(alarms: NDArray[np.bool_], length: int) -> float:
