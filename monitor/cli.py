@@ -21,7 +21,7 @@ from monitor.cli_replay import add_replay
 from monitor.cli_scenarios import add_test
 
 if TYPE_CHECKING:
-    from monitor.config import Config
+    from monitor.config import Config, ReferenceSpec
     from monitor.remote import RemoteService
     from monitor.service import Service
 
@@ -256,6 +256,38 @@ def export(
 
 
 @app.command()
+def explain(
+    model: ModelName,
+    feature: Annotated[str, typer.Option(help="A feature of the model.")],
+    start: Annotated[str, typer.Option("--from", help="RFC 3339 with an offset.")],
+    end: Annotated[str, typer.Option("--to", help="RFC 3339 with an offset.")],
+    against: Annotated[
+        str, typer.Option(help="A file, or a span FROM..TO; the configured reference if left out.")
+    ] = "",
+    test: Annotated[str, typer.Option(help="Such as ks_2samp; a name that does not exist lists them.")] = "",
+    config: ConfigPath = DEFAULT_CONFIG,
+    environment: Environment = "production",
+    as_json: AsJson = False,
+) -> None:
+    """Test the kept rows of one feature against those of the reference, and show the named statistics."""
+    from monitor.explain import explain_feature
+    from monitor.show import show_explanation
+
+    first, last = _time(start), _time(end)
+    if first is None or last is None or first >= last:
+        _fail("--from must be before --to")
+    reference = _against(model, against, _load(config))
+    with _service(config) as service, _working(f"Reading {feature}"):
+        found = explain_feature(
+            lambda a, b: service.export(model, a, b, environment), feature, first, last, reference, test
+        )
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show_explanation(model, found)
+
+
+@app.command()
 def audit(
     config: ConfigPath = DEFAULT_CONFIG,
     start: Annotated[str | None, typer.Option("--from", help="RFC 3339 with an offset; a day before --to.")] = None,
@@ -355,6 +387,7 @@ def main() -> None:
 def _expected() -> tuple[type[Exception], ...]:
     """Errors that are the user's to mend: shown as one message, without a traceback."""
     from alerts.ledger import LedgerError
+    from detectors.drilldown import DrilldownError
     from detectors.layout import LayoutError
     from monitor.audit import AuditError
     from monitor.config import ConfigError
@@ -367,8 +400,8 @@ def _expected() -> tuple[type[Exception], ...]:
     from monitor.store import StoreError
     from monitor.tables import BadTableError
 
-    told = (AuditError, BadTableError, ConfigError, FleetError, GoneError, LayoutError, LedgerError, RemoteError)
-    return (*told, ReplayError, StoreError, TableError, UnknownModelError)
+    told = (AuditError, BadTableError, ConfigError, DrilldownError, FleetError, GoneError, LayoutError, LedgerError)
+    return (*told, RemoteError, ReplayError, StoreError, TableError, UnknownModelError)
 
 
 def _check_rooms() -> None:
@@ -393,6 +426,24 @@ def _load(path: Path) -> Config:
         _say(f"There is no {path} here: using the defaults, with data in ./data")
         return Config()
     return load(path)
+
+
+def _against(model: str, text: str, config: Config) -> ReferenceSpec:
+    """What to compare with: a span, a file, or what the configuration says."""
+    from monitor.config import ReferenceSpec, ReferenceWindow
+
+    start, dots, end = text.partition("..")
+    if start and dots:
+        first, last = _time(start), _time(end)
+        if first is None or last is None or first >= last:
+            _fail("--against: FROM must be before TO")
+        return ReferenceSpec(window=ReferenceWindow(start=first, end=last))
+    if text:
+        return ReferenceSpec(file=Path(text))
+    configured = config.models[model].reference if model in config.models else None
+    if configured is None:
+        _fail(f"model {model!r} has no reference in the configuration; name rows with --against FILE or FROM..TO")
+    return configured
 
 
 def _service(path: Path) -> Service | RemoteService:

@@ -113,6 +113,23 @@ def show_audit(answer: dict[str, Any]) -> None:
     console.print(table)
 
 
+def show_explanation(model: str, answer: dict[str, Any]) -> None:
+    """One feature's rows beside those of the reference."""
+    span = f"{short(answer['from'])} to {short(answer['to'])}"
+    table = Table("", span, escape(f"against {answer['against']}"), title=escape(f"{model}: {answer['feature']}"))
+    table.add_row("rows", f"{answer['rows']:,}", f"{answer['rows_reference']:,}")
+    table.add_row("missing", f"{answer['missing']:.2%}", f"{answer['missing_reference']:.2%}")
+    console = Console()
+    console.print(table)
+    told = [
+        f"{name} {answer[key]:.4g}"
+        for name, key in (("statistic", "statistic"), ("p", "p_value"))
+        if answer[key] is not None
+    ]
+    console.print(escape(f"{answer['test']}: {', '.join(told)}"), highlight=False)
+    console.print(", ".join(f"{name} {value:.4g}" for name, value in answer["statistics"].items()), highlight=False)
+
+
 def show_dead_letters(groups: list[dict[str, Any]]) -> None:
     """How many lines were refused, by source and reason."""
     table = Table("lines", "reason", "source", "first", "last", "for example", title="Dead letters")

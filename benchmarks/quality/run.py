@@ -21,6 +21,8 @@ MEASURES: tuple[str, ...] = (
     "real",
     "places",
     "joint",
+    "compare",
+    "peers",
 )
 SHOWN = {True: "yes", False: "NO", None: ""}
 
