@@ -30,7 +30,11 @@ DAY = timedelta(days=1)
 QUERIES = sorted(
     file.name.removesuffix(".sql") for file in resources.files("monitor.store").joinpath("queries").iterdir()
 )
-MODELS = {"models": {"m": {"features": {"x": "numeric", "c": "categorical"}, "segments": {"plan": ["vip"]}}}}
+MODELS = {
+    "models": {
+        "m": {"features": {"x": "numeric", "c": "categorical"}, "segments": {"plan": ["vip"]}, "minimum_rows": 20}
+    }
+}
 SOURCE = "http"
 EMPTY = {"unfinished_batches", "unplaced"}
 """Queries for what went wrong, which finds nothing here."""
@@ -126,6 +130,10 @@ def parameters(service: Service) -> dict[str, Any]:
         "until": NOON,
         "label_delay_ms": 86_400_000,
         "length_ms": 3_600_000,
+        "seconds": 3_600,
+        "timezone": "Europe/Berlin",
+        "holidays": [20_513],
+        "version": "",
         "task": "classification",
         "detector": "",
         "limit": 1000,

@@ -1,7 +1,7 @@
 -- What was tested in the last window of each detector and length: how many comparisons, and over how many features and places.
 WITH last AS
 (
-    SELECT detector, dateDiff('second', start, end) AS seconds, max(end) AS end
+    SELECT detector, dateDiff('second', start, end) AS seconds, max(findings.end) AS latest
     FROM findings
     WHERE environment = {environment:String} AND model = {model:String} AND isFinite(p_value)
     GROUP BY detector, seconds
@@ -17,6 +17,6 @@ SELECT
     countIf(mode = 'history') AS calibrated
 FROM findings FINAL
 WHERE environment = {environment:String} AND model = {model:String} AND isFinite(p_value) AND empty(without)
-    AND (detector, dateDiff('second', start, end), end) IN (SELECT detector, seconds, end FROM last)
+    AND (detector, dateDiff('second', start, end), end) IN (SELECT detector, seconds, latest FROM last)
 GROUP BY detector, seconds
 ORDER BY detector, seconds

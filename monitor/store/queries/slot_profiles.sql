@@ -6,7 +6,7 @@ SELECT
     segment,
     weight,
     sum(n) AS rows,
-    groupUniqArray(toUnixTimestamp(hour)) AS hours,
+    arraySort(groupUniqArray(toUnixTimestamp(hour))) AS hours,
     sumMap(cells, counts) AS filled,
     tupleElement(filled, 1) AS filled_cells,
     tupleElement(filled, 2) AS filled_counts
