@@ -58,13 +58,17 @@ def _served(row: Row) -> Content:
 
 def _drift(row: Row, _: str) -> Content:
     where = only_where(row)
-    told = ["Drift in ", model_and_place(row), ": ", _features(row), " changed against the reference"]
+    told = ["Drift in ", model_and_place(row), ": ", _features(row), " changed against what is usual"]
     return [*told, ", ", where] if where else told
 
 
 def _drift_over(row: Row, _: str) -> Content:
     verb = "is" if len(listed(row.get("features"))) == 1 else "are"
-    return ["Drift in ", model_and_place(row), " is over: ", _features(row), f" {verb} as in the reference again"]
+    return ["Drift in ", model_and_place(row), " is over: ", _features(row), f" {verb} as usual again"]
+
+
+def _gradual_drift(row: Row, _: str) -> Content:
+    return ["Slow drift in ", model_and_place(row), ": for days, ", _features(row), " leaned to one side"]
 
 
 def _server_outlier(row: Row, _: str) -> Content:
@@ -118,6 +122,7 @@ def _observed(watch: str, row: Row, _: str) -> Content:
 
 _CLAIMS: Mapping[str, Teller] = {
     "drift": _drift,
+    "gradual_drift": _gradual_drift,
     "server_outlier": _server_outlier,
     "version_contrast": _version_contrast,
     "accuracy_drop": _accuracy_drop,
@@ -129,6 +134,7 @@ _CLAIMS: Mapping[str, Teller] = {
 }
 _OVER: Mapping[str, Teller] = {
     "drift": _drift_over,
+    "gradual_drift": lambda row, _: ["Slow drift in ", model_and_place(row), " is over: ", _features(row)],
     "server_outlier": lambda row, _: [_server(row), " is like the others that run ", _served(row), " again"],
     "version_contrast": lambda row, _: [_version(row), " is like ", _baseline(row), " again"],
     "accuracy_drop": lambda row, _: [_version(row), " is no longer worse than ", _baseline(row)],
@@ -141,7 +147,7 @@ _OVER: Mapping[str, Teller] = {
     "fleet": lambda row, _: ["The fleet of ", model_and_place(row), " is as it should be again"],
 }
 VALUES: Mapping[str, str] = {
-    **dict.fromkeys(("drift", "server_outlier", "version_contrast"), "Distance"),
+    **dict.fromkeys(("drift", "gradual_drift", "server_outlier", "version_contrast"), "Distance"),
     "accuracy_drop": "Added loss",
     "joint": "AUC",
     "latency": "95th percentile in ms",

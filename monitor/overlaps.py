@@ -57,7 +57,7 @@ def overlaps(held: Sequence[Held]) -> list[Overlap]:
 
     >>> told = overlaps([Held("0", 0, 29), Held("20", 20, 49), Held("40", 40, 59)])
     >>> [(each.held.batch, each.twice, each.lacking) for each in told]
-    [('20', 10, [(30, 39)])]
+    [('20', 20, [(30, 39)])]
     >>> told = overlaps([Held("0", 0, 29, sealed_last=9), Held("10", 10, 49, sealed_last=49), Held("30", 30, 69)])
     >>> [(each.held.batch, each.twice, each.lacking) for each in told]
     [('0', 20, []), ('30', 20, [(50, 69)])]

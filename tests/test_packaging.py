@@ -62,4 +62,4 @@ def test_the_command_works_without_the_checkout(installed: Path, tmp_path: Path)
     assert where.split() == [str(installed / "monitor" / "__init__.py"), str(migrations)]
     command = [sys.executable, str(installed / "bin" / "telltale"), "check"]
     told = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
-    assert told == "telltale.yaml is right: 1 models, 4 policies\n"
+    assert told == "telltale.yaml is right: 1 models, 5 policies\n"

@@ -74,11 +74,19 @@ def test_scale_is_the_permutation_test_of_squared_ranks_beside_the_ranks() -> No
     assert found.p_value < 0.05
 
 
-def test_shape_is_the_chi_square_test_of_homogeneity(draws: tuple[Floats, Floats]) -> None:
+def test_shape_is_what_homogeneity_has_beside_location_and_scale(draws: tuple[Floats, Floats]) -> None:
     baseline, current = draws
     table = st.chi2_contingency(np.vstack([current, baseline]), correction=False)
-    expected = st.chi2.sf(table.statistic * 3_999 / 4_000, 31)
-    assert by_component(BINS, numeric(baseline), numeric(current))["shape"].p_value == pytest.approx(expected)
+    found = by_component(BINS, numeric(baseline), numeric(current))
+    rest = table.statistic * 3_999 / 4_000 - found["location"].z ** 2 - found["scale"].z ** 2
+    assert found["shape"].p_value == pytest.approx(st.chi2.sf(rest, 29))
+
+
+def test_shape_of_levels_is_the_chi_square_test_of_homogeneity() -> None:
+    baseline, current = levels(500, 380, 60, 60), levels(40, 42, 12, 6)
+    table = st.chi2_contingency(np.vstack([current[:4], baseline[:4]]), correction=False)
+    expected = st.chi2.sf(table.statistic * 1_099 / 1_100, 3)
+    assert by_component(LEVELS, baseline, current)["shape"].p_value == pytest.approx(expected)
 
 
 def test_shape_does_not_alarm_when_two_windows_agree_too_well() -> None:
