@@ -100,9 +100,14 @@ class Policy:
         if self.notify and self.severity != "page":
             raise ValueError("notify is only for severity: page; a notice is sent to nobody")
 
+    @property
+    def own_length(self) -> timedelta | None:
+        """Of the windows that it judges, where that is not the model's shortest."""
+        return DAY if self.watch == "gradual_drift" else self.window
+
     def length(self, rules: ModelRules) -> timedelta:
         """Of the windows that it judges."""
-        return self.window or (DAY if self.watch == "gradual_drift" else rules.shortest_window)
+        return self.own_length or rules.shortest_window
 
     def watches(self, model: str) -> bool:
         """Whether this model is one of its models."""

@@ -169,28 +169,32 @@ class Usual:
 
     def calibrated(
         self, names: Sequence[str], exposures: Sequence[float], found: Sequence[Sequence[Score]]
-    ) -> tuple[list[list[Score]], list[Mode]]:
-        """The scores of some features with calibrated ``z`` and ``p_value``, and what they rest on, by feature.
+    ) -> tuple[list[list[Score]], list[frozenset[str]]]:
+        """The scores of some features with calibrated ``z`` and ``p_value``, and by feature which of them are.
 
         ``effect`` stays what was measured. A score that no earlier window had, such as a first missing value, is judged
-        as for independent rows, whatever the mode of the feature's other scores.
+        as for independent rows, but only upwards: after a day of missing values, which is a part of the past, their
+        absence is no change.
         """
         flat = [(i, score) for i, scores in enumerate(found) for score in scores]
         columns = np.array([self.columns.get((names[i], s.component), -1) for i, s in flat], dtype=np.int64)
         if not (columns >= 0).any():
-            return [list(scores) for scores in found], [Mode.INDEPENDENT_ROWS] * len(found)
+            return [list(scores) for scores in found], [frozenset()] * len(found)
         of_past = np.where(columns >= 0, self.past.z[:, columns], np.nan)
         past = replace(self.past, z=of_past, exposure=self.past.exposure[:, columns])
         one_sided = np.array([s.component in ONE_SIDED for _, s in flat])
         exposure = np.array([exposures[i] for i, _ in flat])
         now = calibrate(np.array([s.z for _, s in flat]), exposure, past, one_sided, lasting=self.lasting)
         scores: list[list[Score]] = [[] for _ in found]
-        modes = [Mode.INDEPENDENT_ROWS] * len(found)
+        of_history: list[set[str]] = [set() for _ in found]
         told = zip(flat, now.p_value.tolist(), now.z.tolist(), now.from_history.tolist(), strict=True)
         for (i, score), p_value, z, known in told:
-            scores[i].append(replace(score, p_value=p_value, z=z) if known else score)
-            modes[i] = Mode.HISTORY if known else modes[i]
-        return scores, modes
+            if known:
+                of_history[i].add(score.component)
+                scores[i].append(replace(score, p_value=p_value, z=z))
+            else:
+                scores[i].append(score if score.z >= 0 else replace(score, p_value=1.0, z=0.0))
+        return scores, [frozenset(components) for components in of_history]
 
 
 def _independent(z: Floats, one_sided: Flags) -> Calibrated:
@@ -207,7 +211,8 @@ def _normal(p: Floats, t: Floats, one_sided: Flags) -> Floats:
 def _spread(deviations: Floats, exposure: Floats) -> tuple[Floats, Floats]:
     """``g``, from the median; and by what its variance is still off, from the mean of the squares, each cut."""
     squares = deviations**2
-    between = np.maximum(_median(squares) / MEDIAN_SQUARE - 1, 0.0) / np.maximum(_median(exposure), TINY)
+    usual = _median(np.where(np.isfinite(deviations), exposure, np.nan))
+    between = np.maximum(_median(squares) / MEDIAN_SQUARE - 1, 0.0) / np.where(usual > 0, usual, np.inf)
     relative = np.minimum(squares / (1 + between * exposure), SURPRISE**2)
     known = np.isfinite(relative)
     return between, np.where(known, relative, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)

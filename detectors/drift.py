@@ -101,10 +101,10 @@ def compare_features(
     judged = [case for case in cases if min(_rows(case)) >= max(minimum_rows, 1)]
     exposed = [(exposures or {}).get(case.cells.name, _exposure(case)) for case in judged]
     raw = scores_of(judged)
-    scores, modes = raw, [Mode.INDEPENDENT_ROWS] * len(raw)
+    scores, known = raw, [frozenset[str]()] * len(raw)
     if usual is not None:
-        scores, modes = usual.calibrated([case.cells.name for case in judged], exposed, raw)
-    found = iter(map(_compared, judged, raw, scores, exposed, modes))
+        scores, known = usual.calibrated([case.cells.name for case in judged], exposed, raw)
+    found = iter(map(_compared, judged, raw, scores, exposed, known))
     return [
         next(found) if min(_rows(case)) >= max(minimum_rows, 1) else _not_judged(case, minimum_rows) for case in cases
     ]
@@ -115,7 +115,9 @@ def _exposure(case: Case) -> float:
     return n * m / (n + m)
 
 
-def _compared(case: Case, raw: Sequence[Score], scores: Sequence[Score], exposure: float, mode: Mode) -> Comparison:
+def _compared(
+    case: Case, raw: Sequence[Score], scores: Sequence[Score], exposure: float, known: frozenset[str]
+) -> Comparison:
     component, severity = _explain(scores)
     effects = _effects(*case)
     return Comparison(
@@ -128,9 +130,9 @@ def _compared(case: Case, raw: Sequence[Score], scores: Sequence[Score], exposur
         effects=effects,
         contributions=_contributions(*case),
         scores={score.component: score.z for score in raw},
-        calibrated={score.component: score.z for score in scores},
+        calibrated={score.component: score.z for score in scores if score.component in known},
         exposure=exposure,
-        mode=mode,
+        mode=Mode.HISTORY if known else Mode.INDEPENDENT_ROWS,
     )
 
 

@@ -78,7 +78,8 @@ class Finding:
     effects
         Named effect sizes beside the p-value.
     scores, calibrated
-        By component the score as for independent rows, and as its past makes it. What later windows are held against.
+        By component the score as for independent rows, and as its past makes it, where it has one. What later windows
+        are held against.
     exposure
         How much a difference between days shows in the scores; see ``detectors.seasons.Expectation``.
     mode

@@ -469,8 +469,9 @@ class Rules(_Spec):
                 yield "models", unknown_word(model, "model", self.models)
         for name in policy.models or self.models:
             spec = self.models.get(name)
-            if spec and policy.window is not None and policy.window not in spec.windows:
-                yield "window", f"model {name!r} has no such window; its windows are {_spans(spec.windows)}"
+            if spec and policy.own_length is not None and policy.own_length not in spec.windows:
+                wanted = f"no window of {format_duration(policy.own_length)}"
+                yield "window", f"model {name!r} has {wanted}; its windows are {_spans(spec.windows)}"
 
 
 class Config(Rules):

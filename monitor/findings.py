@@ -53,7 +53,7 @@ def save_findings(store: Store, findings: Sequence[Finding], now: datetime) -> N
                 "contribution_shares": floats([[c.share for c in f.contributions] for f in findings]),
                 "score_names": texts([list(f.scores) for f in findings]),
                 "score_values": floats([list(f.scores.values()) for f in findings]),
-                "score_calibrated": floats([[f.calibrated[name] for name in f.scores] for f in findings]),
+                "score_calibrated": floats([[f.calibrated.get(name, math.nan) for name in f.scores] for f in findings]),
                 "exposure": [float(f.exposure) for f in findings],
                 "measured": [now] * len(findings),
             },
@@ -155,7 +155,7 @@ def _finding(row: dict[str, Any]) -> Finding:
         contributions=tuple(Contribution(*c) for c in cells),
         message=row["message"],
         scores=dict(zip(row["score_names"], row["score_values"], strict=True)),
-        calibrated=dict(zip(row["score_names"], row["score_calibrated"], strict=True)),
+        calibrated={n: z for n, z in zip(row["score_names"], row["score_calibrated"], strict=True) if z == z},
         exposure=row["exposure"],
         mode=row["mode"],
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from detectors.calibration import Mode
 from detectors.drift import drift_findings
@@ -16,7 +18,7 @@ from detectors.finding import Finding, Subject, Window
 from detectors.gradual import COMPONENTS, evidence, mean_evidence
 from monitor.registry import Model
 from monitor.store import Store
-from monitor.usual import HISTORY, UsualScores, read_expected
+from monitor.usual import HISTORY, Expected, UsualScores, read_expected
 from monitor.windows import read_traffic
 
 DAY = timedelta(days=1)
@@ -42,11 +44,18 @@ def gradual_findings(
     if window.end - window.start != DAY or not judged:
         return
     earlier = usual.calibrated("drift", HISTORY, Subject()).filter(pl.col("score_name").is_in(COMPONENTS))
+    pasts: dict[datetime, tuple[Expected, NDArray[Any]] | None] = {}
+
+    def since(day: datetime) -> tuple[Expected, NDArray[Any]] | None:
+        if day not in pasts:
+            pasts[day] = _since(store, model, Window(model.environment, model.name, day, window.end))
+        return pasts[day]
+
     of_feature = {str(name): rows for (name,), rows in earlier.partition_by("feature", as_dict=True).items()}
     for f in judged:
         today = {name: z for name, z in f.calibrated.items() if name in COMPONENTS}
         if today:
-            yield _measured(store, model, f, today, of_feature.get(f.subject.feature))
+            yield _measured(model, f, today, of_feature.get(f.subject.feature), since)
 
 
 def _whole(finding: Finding) -> Subject:
@@ -54,7 +63,11 @@ def _whole(finding: Finding) -> Subject:
 
 
 def _measured(
-    store: Store, model: Model, today: Finding, scores: dict[str, float], earlier: pl.DataFrame | None
+    model: Model,
+    today: Finding,
+    scores: dict[str, float],
+    earlier: pl.DataFrame | None,
+    since_day: Callable[[datetime], tuple[Expected, NDArray[Any]] | None],
 ) -> Finding:
     names = sorted(scores)
     days: dict[datetime, dict[str, float]] = {}
@@ -70,20 +83,17 @@ def _measured(
     about = replace(today, detector=DETECTOR, p_value=p_value, component=names[most], scores={}, calibrated={})
     if p_value > WORTH_A_LOOK:
         return replace(about, severity=0.0, contributions=())
-    compared = _compared(store, model, today, starts[since])
-    if compared is None:
+    sides = since_day(starts[since])
+    if sides is None or model.layout is None:
         return about
+    expected, current = sides
+    named = (today.window, Subject(), DETECTOR, HISTORY, model.layout, expected.counts, current)
+    compared = drift_findings(*named, model.spec.minimum_rows, [today.subject.feature])[0]
     message = f"since {starts[since]:%Y-%m-%d}"
     return replace(compared, p_value=p_value, mode=Mode.HISTORY, message=message, scores={}, calibrated={})
 
 
-def _compared(store: Store, model: Model, today: Finding, since: datetime) -> Finding | None:
-    """The days since a change against the same hours of the weeks before: for the size, not for the test."""
-    layout = model.layout
-    window = Window(model.environment, model.name, since, today.window.end)
+def _since(store: Store, model: Model, window: Window) -> tuple[Expected, NDArray[Any]] | None:
+    """What the days since a change were expected to hold, and what they hold: for the size of it, not for the test."""
     expected = read_expected(store, model, window)
-    if layout is None or expected is None:
-        return None
-    current = read_traffic(store, model, window.start, window.end).counts()
-    about = (today.window, Subject(), DETECTOR, HISTORY, layout, expected.counts, current, model.spec.minimum_rows)
-    return drift_findings(*about, [today.subject.feature])[0]
+    return None if expected is None else (expected, read_traffic(store, model, window.start, window.end).counts())

@@ -92,7 +92,8 @@ def _alike(window: Window, timezone: str) -> Iterator[tuple[datetime, datetime]]
         earlier = start - timedelta(days=back)
         if (earlier.weekday() >= SATURDAY) == (start.weekday() >= SATURDAY):
             at = earlier.astimezone(UTC)
-            yield at, at + length
+            if at + length <= window.start:  # where the clocks were changed, a day is longer
+                yield at, at + length
 
 
 class _Rows:

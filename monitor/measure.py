@@ -23,7 +23,7 @@ from detectors.places import shared_change
 from monitor.columns import LATENCY
 from monitor.registry import Model
 from monitor.usual import HISTORY, Expected, UsualScores
-from monitor.windows import Traffic
+from monitor.windows import Traffic, whole_hours
 
 SUSPICIOUS_P = 1e-3
 """Places this unlike the others are also left out once, to see whether a change of the model is only theirs."""
@@ -34,7 +34,8 @@ ONE_SERVER = "not tested: a version that runs on a single server cannot be told 
 NOT_RANDOM = "not tested: the model's routing is not declared random, so what differs may differ for ever"
 
 
-LEARNING = "not tested: what is usual is not known before there are two weeks of windows"
+LEARNING = "not tested: it is being learned what is usual, which takes eight windows and a week after the first week"
+NO_PAST = "not tested: hours of this window have no past in the four weeks before"
 FLEET = "fleet"
 Suspects = tuple[tuple[str, ...], str]
 """Places that stand out together, as a subject leaves them out, and the feature in which they do."""
@@ -140,6 +141,11 @@ class Measure:
         """
         for version in sorted({*self.model.references, *self.expected}):
             if self.traffic.rows(version=version):
+                if self._lost_past(version):
+                    rows = self.traffic.rows(version=version)
+                    about = (self.window, Subject(version=version), "drift", HISTORY, Status.NOT_ENOUGH_DATA)
+                    yield Finding(*about, n=rows, message=NO_PAST)
+                    continue
                 for against in self._against_what(version):
                     if against.tested:
                         yield from self._drift_from(layout, version, against, contrasts, between)
@@ -150,12 +156,20 @@ class Measure:
     def _against_what(self, version: str) -> Iterator[Against]:
         """The past once it is known how windows differ from it; until then it is learned, beside any reference."""
         expected, reference = self.expected.get(version), self.model.references.get(version)
-        usual = self.usual.of("drift", HISTORY, Subject(version=version))
-        known = expected is not None and usual is not None and usual.is_known
+        known = expected is not None and self._is_known(Subject(version=version))
         if expected is not None:
             yield Against(HISTORY, expected.counts, expected.segments, expected, tested=known)
         if reference is not None and not known:
             yield Against(f"reference:{reference.name}", reference.counts, reference.segments)
+
+    def _is_known(self, subject: Subject) -> bool:
+        usual = self.usual.of("drift", HISTORY, subject)
+        return usual is not None and usual.is_known
+
+    def _lost_past(self, version: str) -> bool:
+        """A first weekend, night or holiday: held against a reference it would be as unlike that as ever."""
+        whole = (self.window.start, self.window.end) == whole_hours(self.window.start, self.window.end)
+        return whole and version not in self.expected and self._is_known(Subject(version=version))
 
     def _whole_and_segments(
         self, layout: Layout, version: str, against: Against
@@ -169,7 +183,9 @@ class Measure:
                 subject = Subject(version=version, segment=segment)
                 current = self.traffic.counts(version=version, segment=segment)
                 part = Place(subject, against.segments[segment], current, against.exposures(segment))
-                of_segments += self._compare("drift", against.name, layout, part)
+                compared = self._compare("drift", against.name, layout, part)
+                tested = against.expected is None or self._is_known(subject)
+                of_segments += compared if tested else [replace(f, p_value=None, message=LEARNING) for f in compared]
         return self._compare("drift", against.name, layout, whole), of_segments
 
     def _drift_from(
@@ -200,7 +216,8 @@ class Measure:
         baseline = rest_baseline = np.asarray(against.counts)
         if kind == "segment":
             baseline = np.asarray(np.sum([against.segments[name] for name in names], axis=0))
-            rest_baseline = np.maximum(against.counts - baseline, 0)
+            expected = against.expected
+            rest_baseline = expected.without(names) if expected else np.maximum(against.counts - baseline, 0)
         subject = Subject(version=version, without=without)
         rest = Place(subject, rest_baseline, self.traffic.counts(without, version=version), against.exposures())
         sides = [side.astype(np.float64) for side in (baseline, current, rest_baseline, rest.current)]
@@ -226,20 +243,27 @@ class Measure:
         fleet = {server: self.traffic.counts(version=version, server=server) for server in servers}
         if len(fleet) < 2:
             return
-        contrasts = {server: self._against(layout, version, server, fleet) for server in fleet}
+        first = {server: self._against(layout, version, server, fleet) for server in fleet}
+        contrasts = {server: dict(found) for server, found in first.items()}
+        learning = self.model.spec.routing != "random" and not all(
+            f.mode == Mode.HISTORY for found in first.values() for f in found.values() if f.scores
+        )
         accused: list[Finding] = []
         while True:
             worst, severity = max(((s, _worst(contrasts[s])) for s in fleet), key=lambda x: x[1])
-            if severity == 0 or len(fleet) == 2:
+            if severity == 0 or len(fleet) == 2 or learning:
                 break
             accused += contrasts[worst].values()
             del fleet[worst]
             odd = [feature for feature, f in contrasts[worst].items() if _suspicious(f, 1)]
             for server in fleet:
                 contrasts[server] |= self._against(layout, version, server, fleet, odd)
-        few = 2 * (len(servers) - len(fleet)) < len(servers) and severity == 0
+        few = 2 * (len(servers) - len(fleet)) < len(servers) and (severity == 0 or learning)
         for finding in (*accused, *(f for server in fleet for f in contrasts[server].values())):
-            yield finding if few else replace(finding, p_value=None, message=TOO_MANY)
+            of_all = first[finding.subject.server][finding.subject.feature]
+            # What is usual is learned against the whole fleet, whoever was set aside.
+            kept = replace(finding, scores=of_all.scores, exposure=of_all.exposure)
+            yield kept if few else replace(kept, p_value=None, message=TOO_MANY)
 
     def _against(
         self,

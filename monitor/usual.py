@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -24,6 +24,8 @@ LEAST_COVERED = 0.9
 HISTORY = "history"
 """What the baseline is called."""
 EPOCH = date(1970, 1, 1)
+CONTRASTS_KEPT = timedelta(days=14)
+"""Of so many days are the scores of servers and versions: both sides are of the same hours, so no season is in them."""
 SEPARATOR = "\x1f"
 NO_ROWS = pl.DataFrame(
     schema={"start": pl.Datetime("ms", "UTC"), "feature": pl.String, "score_name": pl.String, "calibrated": pl.Float64}
@@ -40,11 +42,21 @@ class Expected:
         Over the layout, as a reference has them; ``segments`` those of each segment that has a past.
     exposures
         By feature, and by segment before it; see ``detectors.seasons.Expectation``.
+    now, before
+        The traffic by slot that it is made from.
     """
 
+    layout: Layout
     counts: NDArray[np.float64]
     segments: Mapping[str, NDArray[np.float64]]
     exposures: Mapping[tuple[str, str], float]
+    now: Mapping[str, BySlot] = field(repr=False)
+    before: Mapping[str, BySlot] = field(repr=False)
+
+    def without(self, segments: Sequence[str]) -> NDArray[np.float64]:
+        """What everything but some segments usually holds: segments have their hours, so it is no difference of two."""
+        sides = [_less(side[""], [side[name] for name in segments]) for side in (self.now, self.before)]
+        return _expected_of(self.layout, *sides)[0]
 
     def exposures_of(self, segment: str) -> dict[str, float]:
         """Those of one segment, or of everything."""
@@ -78,7 +90,7 @@ class UsualScores:
         columns = _numbered(named)
         names = [tuple(name.split(SEPARATOR)) for name in named.unique().sort().to_list()]
         z = np.full((windows.max() + 1, len(names)), np.nan)
-        exposure = np.zeros(z.shape)
+        exposure = np.full(z.shape, np.nan)
         z[windows, columns] = rows["score"].to_numpy()
         exposure[windows, columns] = rows["exposure"].to_numpy()
         past = Past(z, exposure, self.length, self.length)
@@ -93,6 +105,7 @@ def read_usual_scores(store: Store, model: Model, window: Window) -> UsualScores
         environment=model.environment,
         model=model.name,
         since=window.start - kept(length),
+        contrasts_since=window.start - max(CONTRASTS_KEPT, 10 * length),
         until=window.start,
         seconds=length // timedelta(seconds=1),
     )
@@ -122,15 +135,11 @@ def read_expected(store: Store, model: Model, window: Window, version: str = "")
     for segment, of_window in now.segments.items():
         past = before.segments.get(segment)
         if past is not None and _covered(of_window, past) >= LEAST_COVERED:
-            found[segment] = np.zeros(layout.size)
-            for feature in layout.features:
-                here = layout.spans[feature.name]
-                expected = expectation(of_window.part(here), past.part(here))
-                found[segment][here] = expected.baseline
-                exposures[segment, feature.name] = expected.exposure
+            found[segment], of_features = _expected_of(layout, of_window, past)
+            exposures |= {(segment, feature): exposure for feature, exposure in of_features.items()}
     if "" not in found:
         return None
-    return Expected(found.pop(""), found, exposures)
+    return Expected(layout, found.pop(""), found, exposures, now.segments, before.segments)
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,21 @@ def _by_slot(rows: pl.DataFrame, layout: Layout) -> Iterator[tuple[str, BySlot]]
             counts[at] = combined(matrix, some["weight"].to_numpy(), some["rows"].to_numpy().astype(np.float64))
             hours[at] = some["hours"].explode().n_unique()
         yield str(segment), BySlot(counts, hours)
+
+
+def _expected_of(layout: Layout, window: BySlot, past: BySlot) -> tuple[NDArray[np.float64], dict[str, float]]:
+    """Counts over the layout, and the exposure of each feature."""
+    counts, exposures = np.zeros(layout.size), {}
+    for feature in layout.features:
+        here = layout.spans[feature.name]
+        expected = expectation(window.part(here), past.part(here))
+        counts[here] = expected.baseline
+        exposures[feature.name] = expected.exposure
+    return counts, exposures
+
+
+def _less(whole: BySlot, parts: Sequence[BySlot]) -> BySlot:
+    return BySlot(np.maximum(whole.counts - sum(part.counts for part in parts), 0.0), whole.hours)
 
 
 def _covered(window: BySlot, past: BySlot) -> float:

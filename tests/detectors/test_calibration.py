@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats as st
 
-from detectors.calibration import Mode, Past, Usual, calibrate
+from detectors.calibration import Past, Usual, calibrate
 from detectors.scores import Score
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -132,9 +132,30 @@ def test_the_scores_of_features_are_calibrated_by_their_own_past() -> None:
     scores = [Score("location", 1e-9, 6.0, 0.1), Score("missing", 1e-9, 6.1, 0.2)]
     z = 6.0 * np.random.default_rng(59).normal(size=(28, 1))
     usual = Usual({("a", "location"): 0}, past_of(z))
-    found, modes = usual.calibrated(["a", "b", "c"], [1_000.0] * 3, [scores, scores, []])
-    assert modes == [Mode.HISTORY, Mode.INDEPENDENT_ROWS, Mode.INDEPENDENT_ROWS]
+    found, known = usual.calibrated(["a", "b", "c"], [1_000.0] * 3, [scores, scores, []])
+    assert known == [{"location"}, set(), set()]
     assert found[0][0].p_value > 0.05
     assert (found[0][0].effect, found[0][1]) == (0.1, scores[1])
     assert found[1:] == [scores, []]
     assert usual.is_known
+
+
+def test_what_the_past_has_once_is_no_change_when_it_is_gone() -> None:
+    """A day of missing values: they are in the past of the days after it, which have none."""
+    z = np.random.default_rng(60).normal(size=(28, 1))
+    usual = Usual({("a", "location"): 0}, past_of(z))
+    gone = Score("missing", 1e-12, -7.0, -0.03)
+    ((_, found),), _ = usual.calibrated(["a"], [1_000.0], [[Score("location", 0.5, 0.7, 0.0), gone]])
+    assert (found.p_value, found.effect) == (1.0, -0.03)
+
+
+def test_a_score_that_few_windows_had_is_calibrated_by_those() -> None:
+    z = np.full((28, 2), np.nan)
+    z[:, 0] = np.random.default_rng(61).normal(size=28)
+    z[16:, 1] = 40.0 * np.random.default_rng(62).normal(size=12)
+    exposure = np.where(np.isfinite(z), 1_000.0, np.nan)
+    found = calibrate(
+        np.array([0.5, 50.0]), np.array([1_000.0] * 2), Past(z, exposure, DAY, DAY), two_sided(2), lasting=False
+    )
+    assert np.isfinite(found.p_value).all()
+    assert found.p_value[1] > 0.05

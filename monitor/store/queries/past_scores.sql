@@ -11,15 +11,15 @@ SELECT
     exposure,
     score_name,
     score,
-    if(mode = 'history', calibrated, nan) AS calibrated
+    calibrated
 FROM
 (
-    SELECT start, detector, baseline, version, server, segment, feature, exposure, mode, score_names, score_values, score_calibrated
+    SELECT start, detector, baseline, version, server, segment, feature, exposure, score_names, score_values, score_calibrated
     FROM findings FINAL
     WHERE environment = {environment:String} AND model = {model:String}
         AND end > {since:DateTime64(3, 'UTC')} AND end <= {until:DateTime64(3, 'UTC')}
         AND dateDiff('second', start, end) = {seconds:Int64} AND toUnixTimestamp(start) % {seconds:Int64} = 0
-        AND detector IN ('drift', 'server_outlier', 'version_contrast')
+        AND (detector = 'drift' OR detector IN ('server_outlier', 'version_contrast') AND end > {contrasts_since:DateTime64(3, 'UTC')})
         AND NOT startsWith(baseline, 'reference:') AND empty(without) AND notEmpty(score_names)
 )
 ARRAY JOIN score_names AS score_name, score_values AS score, score_calibrated AS calibrated
