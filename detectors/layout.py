@@ -376,10 +376,10 @@ def numeric_cells(name: str, values: pl.Series) -> FeatureCells:
     if len(common):
         rest = finite[~np.isin(finite, common)]
         bins = min(MAX_BINS - 2 * len(common), max(1, len(rest) // ROWS_IN_BIN))
-        edges = np.concatenate([_quantiles(rest, bins), common, np.nextafter(common, np.inf)])
+        edges = np.concatenate([_quantiles(rest, bins), common, _above(common)])
     edges = np.unique(edges)
     if edges[-1] <= finite.max():
-        edges[-1] = np.nextafter(edges[-1], np.inf)
+        edges[-1] = _above(edges[-1])
     return FeatureCells(name, Kind.NUMERIC, edges=tuple(edges.tolist()))
 
 
@@ -392,6 +392,12 @@ def _few_values(finite: Floats) -> Floats | None:
     if len(distinct) > MAX_BINS or (many and 2 * (rows == 1).sum() > len(distinct)):
         return None
     return distinct
+
+
+def _above(values: Floats) -> Floats:
+    """The next number; infinite above the largest."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.nextafter(values, np.inf), dtype=np.float64)
 
 
 def _quantiles(values: Floats, bins: int) -> Floats:

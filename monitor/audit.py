@@ -335,7 +335,10 @@ class Auditor:
                 outcome = done[key]
             else:
                 outcome = self._attempt(each, look, surplus, left)
-            if outcome.startswith("not repaired"):
+            settled = (
+                each.what == OVERLAP and outcome == ONLY_SUM
+            )  # for ever, and no reason to leave others as they are
+            if outcome.startswith("not repaired") and not settled:
                 broken.add(each.source)
             elif outcome.startswith("taken in again"):
                 done[key] = outcome

@@ -62,7 +62,7 @@ class _Piece:
     """Lines of a chunk that belong to one batch.
 
     is_copy
-        That batch has these lines and more, and is there.
+        That batch has these lines and more, and is there. Or it is half a line of an older copy.
     """
 
     batch: str
@@ -87,8 +87,9 @@ class Imports:
             refused = [replace(r, row=r.row - start) for r in chunk.refused if start <= r.row < end]
             origin = Origin(FILE, piece.batch, now)
             if piece.is_copy:
-                refused += self._service.ingest.refused(lines, origin)
-                accepted += sum(1 for line in lines if line and not line.isspace()) - len(refused)
+                more = self._service.ingest.refused(lines, origin)
+                accepted += sum(1 for line in lines if line and not line.isspace()) - len(more)
+                refused += more
             else:
                 receipt = self._service.take_batch(lines, origin, allowed, refused)
                 refused, accepted = list(receipt.rejects), accepted + receipt.accepted
@@ -105,7 +106,9 @@ class Imports:
             start += length
             key = _hash(f"{batch}\x1f{length}")
         if any(line.strip() for line in lines[start:]):
-            pieces.append(_Piece(key, start, len(lines)))
+            # Where whole lines are known to follow, half of one is the end of an older copy.
+            follow = not self._service.store.query("imports_of_key", key=key, lines=1).is_empty()
+            pieces.append(_Piece(key, start, len(lines), follow))
         return pieces
 
     def _known(self, key: str, lines: Sequence[bytes]) -> tuple[str, int, bool]:

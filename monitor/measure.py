@@ -36,6 +36,7 @@ NOT_RANDOM = "not tested: the model's routing is not declared random, so what di
 
 LEARNING = "not tested: it is being learned what is usual, which takes eight windows and a week after the first week"
 NO_PAST = "not tested: hours of this window have no past in the four weeks before"
+OTHER_WAY = "not tested: another server of the fleet that it is held against has changed the other way"
 FLEET = "fleet"
 Suspects = tuple[tuple[str, ...], str]
 """Places that stand out together, as a subject leaves them out, and the feature in which they do."""
@@ -243,27 +244,23 @@ class Measure:
         fleet = {server: self.traffic.counts(version=version, server=server) for server in servers}
         if len(fleet) < 2:
             return
-        first = {server: self._against(layout, version, server, fleet) for server in fleet}
-        contrasts = {server: dict(found) for server, found in first.items()}
-        learning = self.model.spec.routing != "random" and not all(
-            f.mode == Mode.HISTORY for found in first.values() for f in found.values() if f.scores
-        )
+        contrasts = {server: self._against(layout, version, server, fleet) for server in fleet}
+        if self.model.spec.routing != "random":
+            yield from _but_for_the_worst(contrasts)
+            return
         accused: list[Finding] = []
         while True:
             worst, severity = max(((s, _worst(contrasts[s])) for s in fleet), key=lambda x: x[1])
-            if severity == 0 or len(fleet) == 2 or learning:
+            if severity == 0 or len(fleet) == 2:
                 break
             accused += contrasts[worst].values()
             del fleet[worst]
             odd = [feature for feature, f in contrasts[worst].items() if _suspicious(f, 1)]
             for server in fleet:
                 contrasts[server] |= self._against(layout, version, server, fleet, odd)
-        few = 2 * (len(servers) - len(fleet)) < len(servers) and (severity == 0 or learning)
+        few = 2 * (len(servers) - len(fleet)) < len(servers) and severity == 0
         for finding in (*accused, *(f for server in fleet for f in contrasts[server].values())):
-            of_all = first[finding.subject.server][finding.subject.feature]
-            # What is usual is learned against the whole fleet, whoever was set aside.
-            kept = replace(finding, scores=of_all.scores, exposure=of_all.exposure)
-            yield kept if few else replace(kept, p_value=None, message=TOO_MANY)
+            yield finding if few else replace(finding, p_value=None, message=TOO_MANY)
 
     def _against(
         self,
@@ -410,6 +407,23 @@ def _worst(contrast: Mapping[str, Finding]) -> float:
 def _suspicious(finding: Finding, comparisons: int) -> bool:
     """Whether what one of several alike comparisons found hardly is chance."""
     return finding.p_value is not None and finding.p_value * comparisons < SUSPICIOUS_P
+
+
+def _but_for_the_worst(contrasts: Mapping[str, Mapping[str, Finding]]) -> Iterator[Finding]:
+    """Contrasts of servers that differ for ever: none can be set aside, as what is known is how each is unlike all.
+
+    Where a server changes, the others move the other way against a fleet that holds it. They are not accused of that.
+    """
+    worst: dict[str, Finding] = {}
+    for of_server in contrasts.values():
+        for feature, f in of_server.items():
+            if _suspicious(f, 1) and (feature not in worst or f.severity > worst[feature].severity):
+                worst[feature] = f
+    for of_server in contrasts.values():
+        for feature, f in of_server.items():
+            most = worst.get(feature, f)
+            other_way = f.calibrated.get(most.component, 0.0) * most.calibrated.get(most.component, 0.0) < 0
+            yield replace(f, p_value=None, message=OTHER_WAY) if f is not most and other_way else f
 
 
 def _odd_servers(contrasts: Sequence[Finding]) -> Iterator[Suspects]:

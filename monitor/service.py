@@ -693,13 +693,13 @@ def import_file(service: Any, path: Path, chunk_bytes: int) -> Iterator[tuple[in
     already there.
     """
     with path.open("rb") as file:
-        first_line = file.readline()
+        first_line = file.readline().rstrip()  # the last line of a file may not be ended yet
         file.seek(0)
         offset = 0
         line = 1
         while chunk := file.read(chunk_bytes):
             chunk += file.readline()
-            named = b"\x1f".join((b"%d" % offset, first_line, chunk.partition(b"\n")[0]))
+            named = b"\x1f".join((b"%d" % offset, first_line, chunk.partition(b"\n")[0].rstrip()))
             answer = dict(service.import_chunk(chunk, hashlib.sha256(named).hexdigest()[:32]))
             for rejected in answer["rejected"]:
                 rejected["line"] += line - 1

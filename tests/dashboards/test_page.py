@@ -156,7 +156,7 @@ def test_the_page_tells_what_fires_who_serves_and_what_changed() -> None:
     text = read(sample()).text
     assert "2 alerts are firing" in text
     assert "Version 2 of credit is 6.1 percentage points less accurate than version 1." in text
-    assert "Drift in credit: income, plan, age, score changed against the reference." in text.replace(" and", ",")
+    assert "Drift in credit: income, plan, age, score changed against what is usual." in text.replace(" and", ",")
     assert "1 notice" in text
     assert "Server scorer-3 differs from the others that run version 2 of credit: monthly_debt." in text
     assert "Distance0.318" in text
@@ -193,7 +193,7 @@ def test_outputs_of_the_model_lose_their_mark() -> None:
     overview = model(latest=[finding("@prediction", "level", 2.0), finding("@score", "shape", 1.5)])
     overview["firing"] = [{"model": "bare", "watch": "drift", "features": ["@score"]}]
     page = read(overview)
-    assert "Drift in bare: score changed against the reference." in page.text
+    assert "Drift in bare: score changed against what is usual." in page.text
     assert "@" not in page.text.replace("train.parquet@", "")
 
 

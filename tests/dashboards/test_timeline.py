@@ -37,17 +37,17 @@ CHANGE = {"version": "2", "baseline_version": "1"}
         ),
         (
             entry("drift_found", features=["income", "age", "@score"]),
-            "Drift in credit: income, age and score changed against the reference.",
+            "Drift in credit: income, age and score changed against what is usual.",
         ),
         (
             entry("drift_found", features=["a", "b", "c", "d", "e", "f", "g"], environment="staging", segment="vip"),
-            "Drift in credit in staging, segment vip: a, b, c, d, e and 2 more changed against the reference.",
+            "Drift in credit in staging, segment vip: a, b, c, d, e and 2 more changed against what is usual.",
         ),
         (
             entry(
                 "drift_found", features=["a"], causes=[{"feature": "a", "component": "missing", "where": "server s3"}]
             ),
-            "Drift in credit: a changed against the reference, only server s3.",
+            "Drift in credit: a changed against what is usual, only server s3.",
         ),
         (
             entry("server_outlier_found", server="s3", features=["a"], causes=[{"feature": "a", "where": "server s3"}]),
@@ -57,10 +57,10 @@ CHANGE = {"version": "2", "baseline_version": "1"}
             entry("version_contrast_found", features=["a"], causes=[{"feature": "a", "where": "server s3"}], **CHANGE),
             "Version 2 of credit differs from version 1: a, only server s3.",
         ),
-        (entry("drift_found"), "Drift in credit: its inputs changed against the reference."),
+        (entry("drift_found"), "Drift in credit: its inputs changed against what is usual."),
         (
             entry("drift_cleared", features=["income"]),
-            "Drift in credit is over: income is as in the reference again.",
+            "Drift in credit is over: income is as usual again.",
         ),
         (
             entry("accuracy_drop_found", value=0.0613, **CHANGE),

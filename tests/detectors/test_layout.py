@@ -162,3 +162,25 @@ def test_rare_levels_in_a_small_reference_must_be_declared() -> None:
     layout, counted = fit_layout({"c": (Kind.CATEGORICAL, rows)}, ids, {"c": ["common", "rare", "never"]})
     assert layout.features[0].levels == ("common", "rare", "never")
     assert counted.tolist() == [300, 1, 0, 0, 0, 0, 0]
+
+
+def test_a_column_that_mostly_holds_one_value_has_a_cell_for_it_and_bins_for_the_rest() -> None:
+    """Each window has other values than the reference among the few that are not 0; they are no unseen ones."""
+    rng = np.random.default_rng(77)
+
+    def mostly_zero(rows: int) -> pl.Series:
+        return pl.Series(np.where(rng.random(rows) < 0.97, 0.0, rng.lognormal(size=rows)))
+
+    cells = numeric_cells("gain", mostly_zero(1_000))
+    assert not cells.points
+    assert 0.0 in cells.edges
+    counts = np.bincount(cells.cells(Column.of(mostly_zero(1_000))), minlength=cells.size)
+    assert counts[cells.edges.index(0.0) + 1] > 900
+    assert counts[list(cells.unseen)].sum() <= 5
+
+
+@pytest.mark.parametrize("largest", [1.0, 1.7976931348623157e308])
+def test_the_largest_number_is_within_the_last_bin(largest: float) -> None:
+    values = pl.Series([largest] * 100 + [float(i) for i in range(100)])
+    cells = numeric_cells("x", values)
+    assert set(cells.cells(Column.of(values))).isdisjoint(cells.unseen)
