@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 import urllib3
-from given import NOON, ServiceMaker, StillClock, ndjson, prediction
+from given import NOON, StillClock, ndjson, prediction
 
 from monitor.cli import main
 from monitor.config import Config
@@ -227,20 +227,3 @@ def test_traffic_of_the_past_is_known_by_whole_hours() -> None:
     assert traffic.served("e", "m", NOON - ahead, NOON + HOUR + ahead) == {"1": {"a": 5}, "2": {"b": 6}}
     assert traffic.served("e", "m", NOON + ahead, NOON + HOUR + ahead) == {}
     assert traffic.served("e", "m", NOON, NOON + 2 * HOUR) == {"1": {"a": 12}, "2": {"b": 6}}
-
-
-def test_imported_history_that_was_never_judged_is_measured(make_service: ServiceMaker, clock: StillClock) -> None:
-    clock.at = NOON + timedelta(days=300)
-    policies = [{"name": "inputs", "watch": "drift", "hold": 1}, {"name": "silent", "watch": "silence"}]
-    service = make_service(models={"m": {"windows": ["1h"]}}, policies=policies)
-    dice = random.Random(1)
-    service.register_reference("m", pl.DataFrame({"x": [dice.gauss(0, 1) for _ in range(2000)]}), "train")
-    history = []
-    for i in range(900):
-        features = {"x": dice.gauss(3.0 if 300 <= i < 600 else 0.0, 1)}
-        history.append(prediction(i, NOON + i * timedelta(seconds=12), features=features))
-    service.take(ndjson(history), "file")
-    answer = service.replay("m", NOON - 24 * HOUR, NOON + 3 * HOUR)
-    assert (answer["windows_stored"], answer["windows_measured_anew"]) == (0, 3)
-    assert told(answer) == [("inputs", "2026-03-01T14:02", "", ["x"])]
-    assert service.store.select("SELECT count() AS n FROM findings")["n"][0] == 0
