@@ -121,6 +121,8 @@ def _against(finding: Row) -> Content:
     match kind:
         case "fleet":
             return "against the other servers"
+        case "history":
+            return "against the same hours before"
         case "reference":
             return tag("span", "against the reference", title=label)
         case "version":

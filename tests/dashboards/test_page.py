@@ -169,6 +169,11 @@ def test_the_page_tells_what_fires_who_serves_and_what_changed() -> None:
     assert "1 Jan 2026, 12:34:56 UTC" in text
 
 
+def test_a_finding_by_history_says_what_it_is_held_against() -> None:
+    text = read(model(latest=[finding("income", "location", 3.0, baseline="history")])).text
+    assert "against the same hours before" in text
+
+
 def test_findings_show_their_numbers() -> None:
     findings = [
         finding("income", "missing", 14.2, version="2", server="s3", contributions=[cell("missing", 0.0, 0.14)]),
