@@ -174,8 +174,8 @@ class Usual:
         """The scores of some features with calibrated ``z`` and ``p_value``, and by feature which of them are.
 
         ``effect`` stays what was measured. A score that no earlier window had, such as a first missing value, is judged
-        as for independent rows; a share of rows only upwards: after a day of missing values, which is a part of the
-        past, their absence is no change.
+        as for independent rows; a share of rows, once the past is known, only upwards: after a day of missing values,
+        which is a part of the past, their absence is no change.
         """
         flat = [(i, score) for i, scores in enumerate(found) for score in scores]
         columns = np.array([self.columns.get((names[i], s.component), -1) for i, s in flat], dtype=np.int64)
@@ -194,7 +194,7 @@ class Usual:
                 of_history[i].add(score.component)
                 scores[i].append(replace(score, p_value=p_value, z=z))
             else:
-                gone = score.component in SHARES and score.z < 0
+                gone = self.is_known and score.component in SHARES and score.z < 0
                 scores[i].append(replace(score, p_value=1.0, z=0.0) if gone else score)
         return scores, [frozenset(components) for components in of_history]
 

@@ -147,6 +147,8 @@ def test_what_the_past_has_once_is_no_change_when_it_is_gone() -> None:
     gone = Score("missing", 1e-12, -7.0, -0.03)
     ((_, found),), _ = usual.calibrated(["a"], [1_000.0], [[Score("location", 0.5, 0.7, 0.0), gone]])
     assert (found.p_value, found.effect) == (1.0, -0.03)
+    young = Usual({("a", "location"): 0}, past_of(z[:3]))
+    assert young.calibrated(["a"], [1_000.0], [[gone]])[0] == [[gone]], "nothing is known yet"
 
 
 def test_a_score_that_few_windows_had_is_calibrated_by_those() -> None:
