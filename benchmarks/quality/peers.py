@@ -50,9 +50,7 @@ SCHEDULES = {
 ROUNDING = 1e-6
 APART = 24
 """Hours within which alarms are one."""
-TIE = 1
-"""Hours from one look to the next: no more than that apart is tied."""
-WANTED = "shortest, or one look later"
+WANTED = "shortest or tied"
 BUDGET = 1.0
 MINIMUM_ROWS = 200
 
@@ -148,7 +146,7 @@ def lines() -> Iterator[Line]:
 def _line(measure: str, hours: Mapping[str, float]) -> Line:
     others = [value for tool, value in hours.items() if tool not in SCHEDULES]
     told = ", ".join(f"{tool} {_hours(value)}" for tool, value in hours.items())
-    return Line(measure, WANTED, told, hours[next(iter(SCHEDULES))] <= min(others) + TIE if others else None)
+    return Line(measure, WANTED, told, hours[next(iter(SCHEDULES))] <= min(others) if others else None)
 
 
 class Telltale:

@@ -83,12 +83,31 @@ class World:
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=boundaries, again=boundaries, sealed=st.integers(0, 2), fails=st.none() | st.integers(0, 30))
 @example(first=[4, 10], again=[7, 16], sealed=2, fails=None)
-@example(first=[12], again=[6], sealed=0, fails=5)
 @example(first=[], again=[12], sealed=2, fails=None)
 def test_a_log_that_is_read_again_counts_once(
     service: Service, first: Sequence[int], again: Sequence[int], sealed: int, fails: int | None
 ) -> None:
-    assume(fails is None or sealed == 0)
+    assume(fails is None or sealed == 0)  # both together: the next test
+    is_read_twice(service, first, again, sealed, fails)
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "fails"),
+    [
+        ([12], [6], 5),
+        pytest.param(
+            *([], [1], 19),
+            marks=pytest.mark.xfail(reason="known fault: an interrupted repair over sealed hours leaves them doubled"),
+        ),
+    ],
+)
+def test_a_repair_over_sealed_hours_that_is_interrupted_is_gone_on_with(
+    service: Service, first: Sequence[int], again: Sequence[int], fails: int
+) -> None:
+    is_read_twice(service, first, again, 1, fails)
+
+
+def is_read_twice(service: Service, first: Sequence[int], again: Sequence[int], sealed: int, fails: int | None) -> None:
     world = World(service)
     world.read(first)
     world.seal(sealed)
