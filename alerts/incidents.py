@@ -1,7 +1,8 @@
 """The life of an incident: a pure state machine over the verdicts of one policy on one subject.
 
 inactive → pending → firing → resolved (→ pending …). ``hold`` drifted windows in a row fire it, ``clear`` ok windows
-in a row resolve it. Verdicts that are unsure or an error change nothing at all: no data is neither better nor worse.
+in a row resolve it; a window that overlaps the last one counted has no news of its own and is not counted. Verdicts
+that are unsure or an error change nothing at all: no data is neither better nor worse.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Literal, Self
 
 from alerts.places import Cause
 from alerts.policy import OBSERVED, Policy, Verdict
+from detectors.finding import Window
 
 IncidentState = Literal["inactive", "pending", "firing", "resolved"]
 Change = Literal["found", "cleared"]
@@ -33,6 +35,8 @@ class Incident:
         What was seen, where a policy watches facts; why it was retired. Empty when it cleared by its windows.
     last_window_end
         Windows that end by then have been taken into account.
+    counted_until
+        The end of the last window that was counted among those in a row.
     """
 
     key: str
@@ -54,6 +58,7 @@ class Incident:
     evidence: tuple[str, ...] = ()
     reason: str = ""
     last_window_end: datetime = NEVER
+    counted_until: datetime = NEVER
     causes: tuple[Cause, ...] = ()
 
     @classmethod
@@ -125,9 +130,10 @@ def retire(incident: Incident, reason: str, now: datetime) -> tuple[Incident, Ch
 
 def _drifted(incident: Incident, verdict: Verdict, policy: Policy, now: datetime) -> tuple[Incident, Change | None]:
     since = {c.feature: c.since for c in incident.causes if incident.drifted_in_a_row}
+    count, until = _counted(incident, incident.drifted_in_a_row, verdict.window)
     seen = replace(
         incident,
-        drifted_in_a_row=incident.drifted_in_a_row + 1,
+        drifted_in_a_row=count,
         ok_in_a_row=0,
         features=verdict.features,
         value=verdict.value,
@@ -135,6 +141,7 @@ def _drifted(incident: Incident, verdict: Verdict, policy: Policy, now: datetime
         evidence=verdict.evidence,
         reason=verdict.reason if policy.watch in OBSERVED else "",
         last_window_end=verdict.window.end,
+        counted_until=until,
         causes=tuple(replace(c, since=since.get(c.feature, c.since)) for c in verdict.causes),
     )
     if incident.state == "firing":
@@ -145,18 +152,26 @@ def _drifted(incident: Incident, verdict: Verdict, policy: Policy, now: datetime
 
 
 def _ok(incident: Incident, verdict: Verdict, policy: Policy, now: datetime) -> tuple[Incident, Change | None]:
+    count, until = _counted(incident, incident.ok_in_a_row, verdict.window)
     seen = replace(
         incident,
         drifted_in_a_row=0,
-        ok_in_a_row=incident.ok_in_a_row + 1,
+        ok_in_a_row=count,
         reason="",
         last_window_end=verdict.window.end,
+        counted_until=until,
     )
     if incident.state == "firing" and seen.ok_in_a_row >= policy.clear:
         return _moved(seen, "resolved", now), "cleared"
     if incident.state == "pending":
         return _moved(seen, "inactive", now), None
     return seen, None
+
+
+def _counted(incident: Incident, in_a_row: int, window: Window) -> tuple[int, datetime]:
+    """How many windows are in a row with this one, and until when those that were counted go."""
+    overlaps = in_a_row > 0 and window.start < incident.counted_until
+    return (in_a_row, incident.counted_until) if overlaps else (in_a_row + 1, window.end)
 
 
 def _moved(incident: Incident, state: IncidentState, now: datetime) -> Incident:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from alerts.places import Cause, Located, Where, gone_without, in_words, smallest_places
 from detectors.budget import Look, Share, split
-from detectors.finding import Finding, Status, Subject, Window, worst_first
+from detectors.finding import Finding, Status, Subject, Window, step, worst_first
 from detectors.multiplicity import holm
 
 Watch = Literal[
@@ -40,6 +40,8 @@ MOST_TOLD = 3
 """So many facts are told in words; all are among the evidence."""
 STATISTICAL = frozenset({"drift", "gradual_drift", "server_outlier", "version_contrast", "accuracy_drop", "joint"})
 """Watches that test a hypothesis, and so share the model's budget of false alarms."""
+SIDE_BY_SIDE = frozenset({"gradual_drift", "joint"})
+"""Of these, which are measured in windows that do not overlap."""
 LIMITED = frozenset({"latency", "errors", "health"})
 """Watches that hold a measurement against a limit."""
 OBSERVED = frozenset({"schema", "silence", "fleet"})
@@ -55,7 +57,8 @@ class Policy:
     window
         Length of the windows to judge. None: the model's shortest; a day for ``gradual_drift``, which adds up days.
     hold, clear
-        Drifted windows in a row until it is found, ok windows in a row until it is cleared.
+        Drifted windows in a row until it is found, ok windows in a row until it is cleared. Windows that overlap one
+        that was counted are not counted, but must agree.
     margin
         ``accuracy_drop``: increase of the loss that is tolerated.
     limit
@@ -202,7 +205,8 @@ def shares(policies: Sequence[Policy], rules: ModelRules) -> list[Share]:
     Policies that look at the same windows of the same detector alarm together, and share one look.
     """
     looks = {(p.watch, p.length(rules)): None for p in policies if p.watches(rules.model) and p.watch in STATISTICAL}
-    return split(rules.false_alarms_per_week, [Look(watch, length, length) for watch, length in looks])
+    steps = {look: look[1] if look[0] in SIDE_BY_SIDE else step(look[1]) for look in looks}
+    return split(rules.false_alarms_per_week, [Look(*look, every) for look, every in steps.items()])
 
 
 def _inputs_named(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:

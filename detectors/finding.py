@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -29,6 +29,22 @@ class Window:
     model: str
     start: datetime
     end: datetime
+
+
+HOUR = timedelta(hours=1)
+
+
+def step(length: timedelta) -> timedelta:
+    """From the start of one window to that of the next: a third of its length, or the next smaller part of it.
+
+    Long windows overlap, so that a change that only they can see does not wait for the next of them. Steps are whole
+    hours: windows of one or two hours, and of other than whole hours, lie side by side.
+
+    >>> [str(step(timedelta(hours=hours))) for hours in (1, 4, 6, 24)]
+    ['1:00:00', '1:00:00', '2:00:00', '8:00:00']
+    """
+    hours = 0 if length % HOUR else length // HOUR
+    return max((part * HOUR for part in range(1, hours // 3 + 1) if not hours % part), default=length)
 
 
 @dataclass(frozen=True, slots=True)

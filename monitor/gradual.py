@@ -19,7 +19,7 @@ from detectors.gradual import COMPONENTS, evidence, mean_evidence
 from monitor.registry import Model
 from monitor.store import Store
 from monitor.usual import HISTORY, Expected, UsualScores, read_expected
-from monitor.windows import read_traffic
+from monitor.windows import is_side_by_side, read_traffic
 
 DAY = timedelta(days=1)
 DETECTOR = "gradual_drift"
@@ -41,7 +41,7 @@ def gradual_findings(
         for f in findings
         if f.detector == "drift" and f.baseline == HISTORY and f.mode == Mode.HISTORY and f.subject == _whole(f)
     ]
-    if window.end - window.start != DAY or not judged:
+    if window.end - window.start != DAY or not is_side_by_side(window) or not judged:
         return
     earlier = usual.calibrated("drift", HISTORY, Subject()).filter(pl.col("score_name").is_in(COMPONENTS))
     pasts: dict[datetime, tuple[Expected, NDArray[Any]] | None] = {}

@@ -20,6 +20,7 @@ from monitor.findings import latest_findings
 from monitor.reference import window_name
 from monitor.registry import Model
 from monitor.store import Store
+from monitor.windows import is_side_by_side
 
 DAY = timedelta(days=1)
 LOOKED_BACK = timedelta(days=28)
@@ -40,7 +41,7 @@ def joint_findings(store: Store, model: Model, window: Window, findings: Sequenc
     rows.
     """
     length = window.end - window.start
-    due = "joint" in model.spec.monitors and length == max(model.spec.windows)
+    due = "joint" in model.spec.monitors and length == max(model.spec.windows) and is_side_by_side(window)
     if not due and not _alarmed(findings):
         return
     lately = latest_findings(store, window.environment, window.model, window.end - DAY, 1000, "joint")

@@ -6,6 +6,7 @@ Nothing is kept, sent or asked for. The windows come in the order in which they 
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from alerts.policy import OBSERVED, ModelRules, Policy
 from alerts.replay import JudgedWindow, Replayed, replay
 from alerts.serving import LONGEST_LOOK
 from detectors.budget import WEEK
-from detectors.finding import Finding, Window
+from detectors.finding import Finding, Window, step
 from monitor.config import ModelSpec, Monitor
 from monitor.durations import format_duration
 from monitor.findings import findings_between
@@ -29,7 +30,7 @@ from monitor.judge import Judge
 from monitor.late import Kind
 from monitor.registry import Model
 from monitor.store import Store
-from monitor.windows import EPOCH, LATE_ALLOWANCE, floor, whole_hours
+from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor, whole_hours
 
 DAYS_AT_ONCE = timedelta(days=7)
 MOST_ANEW = 2_000
@@ -159,18 +160,17 @@ class _Past:
                     yield JudgedWindow(window, window.end + delay, here)
 
     def _some_at_once(self, length: timedelta, ready: datetime) -> Iterator[list[Window]]:
-        first = EPOCH - (EPOCH - self.start) // length * length
-        count = max(DAYS_AT_ONCE // length, 1)
-        for number in range(0, max((ready - first) // length, 0), count):
-            starts = (first + i * length for i in range(number, min(number + count, (ready - first) // length)))
-            yield [Window(self.model.environment, self.model.name, start, start + length) for start in starts]
+        first = EPOCH - (EPOCH - self.start) // step(length) * step(length)
+        windows = (Window(self.model.environment, self.model.name, *span) for span in due(first, length, ready))
+        while some := list(itertools.islice(windows, max(DAYS_AT_ONCE // step(length), 1))):
+            yield some
 
     def _stored(self, kind: Kind, length: timedelta, start: datetime, end: datetime) -> dict[Window, list[Finding]]:
         place = (self.model.environment, self.model.name)
         found = {
             window: [f for f in findings if (f.detector in LABEL_DETECTORS) == (kind == "labels")]
             for window, findings in findings_between(self.store, *place, length, start, end).items()
-            if window.start == floor(window.start, length)  # others were asked for by somebody
+            if window.start == floor(window.start, step(length))  # others were asked for by somebody
         }
         found = {window: findings for window, findings in found.items() if findings}
         self.stored += len(found)

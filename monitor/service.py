@@ -57,7 +57,7 @@ from monitor.store.opening import open_store
 from monitor.store.together import Together
 from monitor.tables import TableLines, is_table
 from monitor.vitals import Vitals
-from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor, is_due
+from monitor.windows import EPOCH, LATE_ALLOWANCE, due, is_due, next_start
 
 LEASE = timedelta(minutes=10)
 HOUR = timedelta(hours=1)
@@ -301,7 +301,7 @@ class Service:
             return EPOCH
         names = ((length, _kind_name("traffic", length)) for length in model.spec.windows)
         lasts = ((length, self.ledger.last_finished(model.environment, model.name, name)) for length, name in names)
-        return min(floor(last or model.since, length) for length, last in lasts)
+        return min(next_start(length, last, model.since) for length, last in lasts)
 
     @contextlib.contextmanager
     def _repairing(self, now: datetime) -> Iterator[Callable[[], bool]]:
@@ -405,12 +405,12 @@ class Service:
         name = _kind_name(kind, length)
         last = self.ledger.last_finished(model.environment, model.name, name)
         judged = 0
-        since = last or model.since
         told = self.metrics.judged_until.labels(model.environment, model.name, kind, format_duration(length))
-        told.set(since.timestamp())
-        for start, end in due(since, length, ready):
+        told.set((last or model.since).timestamp())
+        first = next_start(length, last, model.since)
+        for start, end in due(first, length, ready):
             window = Window(model.environment, model.name, start, end)
-            if judged >= most or not self._judge_one(window, kind, name, now, floor(since, length)):
+            if judged >= most or not self._judge_one(window, kind, name, now, first):
                 break
             told.set(end.timestamp())
             judged += 1

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from detectors.finding import Window
+from detectors.finding import Window, step
 from monitor.folding import HOUR, GoneError, span
 from monitor.registry import Model
 from monitor.store import Store
@@ -40,21 +40,33 @@ def whole_hours(start: datetime, end: datetime) -> tuple[datetime, datetime]:
     return floor(start, HOUR), EPOCH - (EPOCH - end) // HOUR * HOUR
 
 
-def due(since: datetime, length: timedelta, ready: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """The windows that hold or follow ``since`` and have ended by ``ready``, oldest first.
+def next_start(length: timedelta, last_end: datetime | None, since: datetime) -> datetime:
+    """The start of the window to judge next.
 
-    ``since`` is the end of the last window judged, or when the model was first heard of.
+    last_end
+        Of the last window judged; None: there was none.
+    since
+        When the model was first heard of.
     """
-    start = floor(since, length)
-    while start + length <= ready:
-        yield start, start + length
-        start += length
+    return floor(since, step(length)) if last_end is None else last_end - length + step(length)
+
+
+def due(first: datetime, length: timedelta, ready: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """The window that starts at ``first`` and those after it that have ended by ``ready``, oldest first."""
+    while first + length <= ready:
+        yield first, first + length
+        first += step(length)
 
 
 def is_due(model: Model, window: Window) -> bool:
     """Whether a window is one of those that are judged by themselves, rather than one that somebody asked for."""
     length = window.end - window.start
-    return length in model.spec.windows and window.start == floor(window.start, length)
+    return length in model.spec.windows and window.start == floor(window.start, step(length))
+
+
+def is_side_by_side(window: Window) -> bool:
+    """Whether it is one of those that cover all time once: what adds up windows takes these."""
+    return window.start == floor(window.start, window.end - window.start)
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ incidents = Table(
     Column("evidence", JSON, nullable=False),
     Column("reason", Words, nullable=False),
     Column("last_window_end", Instant, nullable=False),
+    Column("counted_until", Instant, nullable=False),
     Column("causes", JSON, nullable=False),
     Index("incidents_of_model", "environment", "model", "state"),
 )

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from benchmarks.quality.peer_environments import NoPeerError, ask, make
 from benchmarks.quality.table import Line
 from detectors.drift import drift_findings
-from detectors.finding import Subject, Window
+from detectors.finding import Subject, Window, step
 from detectors.layout import Column, Counts, FeatureCells, Kind, Layout, fit_layout
 from detectors.multiplicity import holm
 
@@ -42,11 +42,9 @@ BEFORE, AFTER = 24, 48
 """Hours of a stream before and after its change."""
 STREAMS = 40
 LENGTHS = (1, 6, 24)
-SCHEDULES = {
-    "Telltale": {1: 1, 6: 6, 24: 24},
-    "Telltale, overlapping": {1: 1, 6: 1, 24: 6},
-}
-"""Hours of a window, and hours from one to the next. The first is how windows are judged; each length has a third."""
+OURS = "Telltale"
+STEPS = {length: step(timedelta(hours=length)) // timedelta(hours=1) for length in LENGTHS}
+"""Hours from one window of each length to the next. Each length has a third of the budget."""
 ROUNDING = 1e-6
 APART = 24
 """Hours within which alarms are one."""
@@ -113,22 +111,21 @@ class Streams:
 def lines() -> Iterator[Line]:
     """How many false alarms there were, and a line for each change."""
     streams = Streams()
-    ours = {name: Telltale(streams, steps) for name, steps in SCHEDULES.items()}
-    false = {name: incidents(tool.quiet_alarms()) for name, tool in ours.items()}
-    delays = {name: {change: tool.delays(change) for change in CHANGES} for name, tool in ours.items()}
+    ours = Telltale(streams)
+    false = incidents(ours.quiet_alarms())
+    delays = {OURS: {change: ours.delays(change) for change in CHANGES}}
     skipped = []
     for peer, measure in (("evidently", _chunked), ("nannyml", _chunked), ("river", _river)):
         try:
             make(peer)
-            delays |= measure(peer, streams, max(false.values()))
+            delays |= measure(peer, streams, false)
         except NoPeerError as error:
             skipped.append(str(error))
     weeks = QUIET_HOURS / HOURS_A_WEEK
-    told = ", ".join(f"{name} {count}" for name, count in false.items())
     yield Line(
         f"false alarms in {weeks:.0f} quiet weeks of independent rows, budget {BUDGET:.0f} a week",
         "the same",
-        f"{told}; others tuned to {max(false.values())}",
+        f"{OURS} {false}; others tuned to as many",
     )
     for change in CHANGES:
         yield _line(
@@ -144,16 +141,16 @@ def lines() -> Iterator[Line]:
 
 
 def _line(measure: str, hours: Mapping[str, float]) -> Line:
-    others = [value for tool, value in hours.items() if tool not in SCHEDULES]
+    others = [value for tool, value in hours.items() if tool != OURS]
     told = ", ".join(f"{tool} {_hours(value)}" for tool, value in hours.items())
-    return Line(measure, WANTED, told, hours[next(iter(SCHEDULES))] <= min(others) if others else None)
+    return Line(measure, WANTED, told, hours[OURS] <= min(others) if others else None)
 
 
 class Telltale:
     """Counts, ``drift_findings`` and Holm over the features."""
 
-    def __init__(self, streams: Streams, steps: Mapping[int, int]) -> None:
-        self.streams, self.steps = streams, steps
+    def __init__(self, streams: Streams) -> None:
+        self.streams = streams
         columns = {
             f: (Kind.CATEGORICAL if f in SHARES else Kind.NUMERIC, _column(f, r)) for f, r in streams.reference.items()
         }
@@ -183,12 +180,12 @@ class Telltale:
     def _looks(self, hourly: Counts, hours: range) -> Iterator[tuple[int, list[tuple[Counts, float]]]]:
         """Per hour the windows that end with it, each with its share of the budget."""
         for hour in hours:
-            ending = [(length, step) for length, step in self.steps.items() if (hour + 1) % step == 0]
+            ending = [(length, every) for length, every in STEPS.items() if (hour + 1) % every == 0]
             yield (
                 hour,
                 [
-                    (hourly[hour + 1 - length : hour + 1].sum(axis=0), BUDGET / len(LENGTHS) * step / HOURS_A_WEEK)
-                    for length, step in ending
+                    (hourly[hour + 1 - length : hour + 1].sum(axis=0), BUDGET / len(LENGTHS) * every / HOURS_A_WEEK)
+                    for length, every in ending
                 ],
             )
 

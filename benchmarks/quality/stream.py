@@ -18,6 +18,7 @@ from scipy.special import chdtrc, ndtr, ndtri
 from benchmarks.quality.table import Line
 from detectors.budget import Look, Share, split
 from detectors.calibration import Past, calibrate
+from detectors.finding import step
 from detectors.gradual import evidence
 from detectors.layout import FeatureCells, Kind
 from detectors.scores import feature_scores
@@ -36,8 +37,7 @@ HISTORY, MONITORED, POOLED, KEPT = 28, 28, 28, 56
 """Days."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
-OVERLAPPING = {1: 1, 6: 2, 24: 6}
-SIDE_BY_SIDE = {1: 1, 6: 6, 24: 24}
+STEPS = {length: step(length * HOUR) // HOUR for length in (1, 6, 24)}
 """Hours of a window, and from one to the next."""
 SMALLEST = 5.0
 ALMOST_ONE = 1 - 1e-12
@@ -156,7 +156,7 @@ def _chi_square(c: Floats, pooled: Floats, n: Floats, m: Floats) -> tuple[Floats
 def judged(scores: Scored, first_day: int, *, lasting: bool = False) -> tuple[Hours, Floats, Floats]:
     """Windows that begin at that day or later: their end in hours, p-value per column, calibrated z.
 
-    The past of a day's windows is that of all windows that end before the day, for 56 days.
+    The past of a day's windows is that of the windows side by side that end before the day, for 56 days.
     """
     windows, columns, components = scores.z.shape
     starts = np.arange(windows) * scores.step
@@ -165,9 +165,9 @@ def judged(scores: Scored, first_day: int, *, lasting: bool = False) -> tuple[Ho
     one_sided = np.tile(np.array(COMPONENTS) == "shape", columns)
     ends, p_values, calibrated = [], [], []
     for day in range(first_day, int(starts[-1]) // 24 + 1):
-        before = (starts + scores.length <= 24 * day) & (starts >= 24 * (day - KEPT))
+        before = (starts + scores.length <= 24 * day) & (starts >= 24 * (day - KEPT)) & (starts % scores.length == 0)
         today = starts // 24 == day
-        past = Past(z[before], exposure[before], scores.length * HOUR, scores.step * HOUR)
+        past = Past(z[before], exposure[before], scores.length * HOUR, scores.length * HOUR)
         now = calibrate(z[today], exposure[today], past, one_sided, lasting=lasting)
         ends.append(starts[today] + scores.length)
         untested = ~now.from_history | ~np.isfinite(z[today])
@@ -203,7 +203,7 @@ def same_as_the_product(windows: int = 60) -> Line:
     hourly = np.zeros((len(counts), cells.size))
     hourly[:, 1 : CELLS + 1] = counts[:, 0]
     largest = 0.0
-    for length in OVERLAPPING:
+    for length in STEPS:
         scores = against_the_past(counts, length, 1)
         for start in rng.integers(7 * 24, len(counts) - length, windows // 3).tolist():
             past = slice(max(start - 24 * POOLED, 0), start)
@@ -229,37 +229,32 @@ GRADUAL = Look("gradual_drift", DAY, DAY)
 
 def false_alarms(streams: int = 24, at_once: int = 6) -> Iterator[Line]:
     """Seasons and autocorrelation, and no drift: all features, window lengths and slow drift together."""
-    told: dict[str, list[tuple[list[float], float, float]]] = {"overlapping": [], "side by side": []}
+    told: list[tuple[list[float], float, float]] = []
+    budget = shares(STEPS, GRADUAL)
     for group in range(streams // at_once):
         rng = np.random.default_rng([21, group])
         counts = drawn(rng, means(rng, HISTORY + MONITORED, FEATURES * at_once))
-        scores = {length: against_the_past(counts, length, step) for length, step in OVERLAPPING.items()}
-        slow = _slow(scores[24])
-        for name, steps in (("overlapping", OVERLAPPING), ("side by side", SIDE_BY_SIDE)):
-            budget = shares(steps, GRADUAL)
-            alarms = {
-                length: _alarms(_thinned(scores[length], step), budget[length].alpha) for length, step in steps.items()
-            }
-            days = np.asarray(slow >= math.log(FEATURES / budget[0].alpha))
-            alarms[0] = (24 * np.arange(1, len(days) + 1), days)
-            for stream in range(at_once):
-                own = slice(stream * FEATURES, (stream + 1) * FEATURES)
-                here = {length: (ends, hit[:, own]) for length, (ends, hit) in alarms.items()}
-                windows = [float(np.asarray(hit.any(axis=1))[ends > 24 * HISTORY].sum()) for ends, hit in here.values()]
-                told[name].append((windows, _incidents(here), MONITORED / 7))
-    for name, found in told.items():
-        weeks = sum(w for *_, w in found)
-        per_week = np.array([incidents / w for _, incidents, w in found])
-        windows = np.array([w for w, *_ in found]).sum(axis=0) / weeks
-        low, high = _interval(per_week)
-        each = " + ".join(f"{w:.2f}" for w in windows)
-        yield Line(
-            f"season + AR(1), no drift, windows of 1, 6, 24 h {name}: incidents a week",
-            "<= 2 (budget 1)",
-            f"{per_week.mean():.2f} ({low:.2f} to {high:.2f}); false windows {windows.sum():.2f}"
-            f" (1 h, 6 h, 24 h, slow: {each})",
-            bool(per_week.mean() <= 2),
-        )
+        scores = {length: against_the_past(counts, length, every) for length, every in STEPS.items()}
+        alarms = {length: _alarms(of, budget[length].alpha) for length, of in scores.items()}
+        days = np.asarray(_slow(scores[24]) >= math.log(FEATURES / budget[0].alpha))
+        alarms[0] = (24 * np.arange(1, len(days) + 1), days)
+        for stream in range(at_once):
+            own = slice(stream * FEATURES, (stream + 1) * FEATURES)
+            here = {length: (ends, hit[:, own]) for length, (ends, hit) in alarms.items()}
+            windows = [float(np.asarray(hit.any(axis=1))[ends > 24 * HISTORY].sum()) for ends, hit in here.values()]
+            told.append((windows, _incidents(here), MONITORED / 7))
+    weeks = sum(w for *_, w in told)
+    per_week = np.array([incidents / w for _, incidents, w in told])
+    false = np.array([w for w, *_ in told]).sum(axis=0) / weeks
+    low, high = _interval(per_week)
+    each = " + ".join(f"{w:.2f}" for w in false)
+    yield Line(
+        "season + AR(1), no drift, windows of 1, 6, 24 h: incidents a week",
+        "<= 2 (budget 1)",
+        f"{per_week.mean():.2f} ({low:.2f} to {high:.2f}); false windows {false.sum():.2f}"
+        f" (1 h, 6 h, 24 h, slow: {each})",
+        bool(per_week.mean() <= 2),
+    )
 
 
 def _thinned(scores: Scored, step: int) -> Scored:
@@ -311,21 +306,19 @@ def delays(streams: int = 160) -> Iterator[Line]:
         mean = means(rng, days, streams)
         mean[np.arange(len(mean))[:, None] >= at] += shift
         counts = drawn(rng, mean)
-        scores = {length: against_the_past(counts, length, step) for length, step in OVERLAPPING.items()}
-        for name, steps in (("overlapping", OVERLAPPING), ("side by side", SIDE_BY_SIDE)):
-            budget = shares(steps, GRADUAL)
-            first = np.full(streams, np.inf)
-            for length, step in steps.items():
-                ends, hit = _alarms(_thinned(scores[length], step), budget[length].alpha)
-                after = np.where(hit & (ends[:, None] > at), ends[:, None] - at, np.inf)
-                first = np.minimum(first, after.min(axis=0))
-            median = float(np.median(first))
-            yield Line(
-                f"season + AR(1), one of 10 features +{shift} sd, windows {name}: median delay",
-                "" if steps is OVERLAPPING else f"<= {wanted:.0f} h",
-                f"{median:.0f} h (a quarter later than {np.quantile(first, 0.75):.0f} h)",
-                None if steps is OVERLAPPING else median <= wanted,  # the product's windows lie side by side
-            )
+        budget = shares(STEPS, GRADUAL)
+        first = np.full(streams, np.inf)
+        for length, every in STEPS.items():
+            ends, hit = _alarms(against_the_past(counts, length, every), budget[length].alpha)
+            after = np.where(hit & (ends[:, None] > at), ends[:, None] - at, np.inf)
+            first = np.minimum(first, after.min(axis=0))
+        median = float(np.median(first))
+        yield Line(
+            f"season + AR(1), one of 10 features +{shift} sd: median delay",
+            f"<= {wanted:.0f} h",
+            f"{median:.0f} h (a quarter later than {np.quantile(first, 0.75):.0f} h)",
+            median <= wanted,
+        )
 
 
 def after_a_change(streams: int = 60) -> Iterator[Line]:
@@ -336,10 +329,10 @@ def after_a_change(streams: int = 60) -> Iterator[Line]:
     for day in (first, second):
         mean[24 * day :] += 0.5
     counts = drawn(rng, mean)
-    budget = shares(OVERLAPPING, GRADUAL)
+    budget = shares(STEPS, GRADUAL)
     hits = {
-        length: _alarms(against_the_past(counts, length, step), budget[length].alpha)
-        for length, step in OVERLAPPING.items()
+        length: _alarms(against_the_past(counts, length, every), budget[length].alpha)
+        for length, every in STEPS.items()
     }
     ends = np.concatenate([of for of, _ in hits.values()])
     hit = np.concatenate([of for _, of in hits.values()])
@@ -360,7 +353,7 @@ def slow_drift(columns: int = 60) -> Iterator[Line]:
     before, days = 60, 160
     rng = np.random.default_rng(23)
     base = means(rng, days, columns)
-    threshold = FEATURES / shares(OVERLAPPING, GRADUAL)[0].alpha
+    threshold = FEATURES / shares(STEPS, GRADUAL)[0].alpha
     grown = np.maximum(np.arange(24 * days) / 24 - before, 0.0)[:, None]
     for slope in (0.0, 0.001, 0.0025, 0.005, 0.01, 0.02):
         scores = against_the_past(drawn(rng, base + slope * grown), 24, 24)
@@ -412,15 +405,15 @@ def _against_the_others(fleets: int, features: int, days: int, shift: float) -> 
     """Ends of all windows, and what alarms: windows x fleets x servers and features."""
     drawn_fleets = [_fleet(np.random.default_rng([24, fleet]), days, features, shift) for fleet in range(fleets)]
     counts = np.stack(drawn_fleets, axis=1).reshape(24 * days, fleets * SERVERS * features, CELLS)
-    budget = shares(OVERLAPPING, detector="server_outlier")
+    budget = shares(STEPS, detector="server_outlier")
     all_ends, alarms = [], []
-    for length, step in OVERLAPPING.items():
-        c = _windows(counts, length, step)
+    for length, every in STEPS.items():
+        c = _windows(counts, length, every)
         by_server = c.reshape(len(c), fleets, SERVERS, features, CELLS)
         r = (by_server.sum(axis=2, keepdims=True) - by_server).reshape(c.shape)
         n, m = c.sum(axis=-1), r.sum(axis=-1)
         z = scored(c.reshape(-1, CELLS), r.reshape(-1, CELLS)).reshape(*n.shape, len(COMPONENTS))
-        ends, p_values, _ = judged(Scored(length, step, z, n * m / (n + m)), 0, lasting=True)
+        ends, p_values, _ = judged(Scored(length, every, z, n * m / (n + m)), 0, lasting=True)
         all_ends.append(ends)
         alarms.append((p_values <= budget[length].alpha / (SERVERS * features)).reshape(len(ends), fleets, -1))
     return np.concatenate(all_ends), np.concatenate(alarms)

@@ -177,3 +177,33 @@ def test_each_cause_says_since_when_it_has_been_there_in_drifted_windows_in_a_ro
     assert seen[1] == {"a": starts[0], "b": starts[1]}
     assert seen[2] == seen[1], "what it was is kept while nothing is drifted"
     assert seen[4] == {"a": starts[3], "b": starts[4]}
+
+
+def sliding(states: list[State], length: int, every: int) -> list[tuple[int, Change]]:
+    """The changes that windows of some hours bring, one every so many hours; and when, in hours."""
+    incident, changes = Incident.of(POLICY, verdict(0, "ok")), []
+    for i, state in enumerate(states):
+        start = BEGIN + i * every * HOUR
+        of = replace(verdict(0, state), window=replace(window(0), start=start, end=start + length * HOUR))
+        incident, change = advance(incident, of, POLICY, of.window.end)
+        if change is not None:
+            changes.append((i * every + length, change))
+    return changes
+
+
+def test_windows_that_overlap_are_no_second_proof() -> None:
+    drifted: list[State] = ["drifted"] * 4
+    assert sliding([*drifted[:3], "ok"], 6, 2) == []  # three windows that share two hours
+    assert sliding(drifted, 6, 2) == [(6 + 6, "found")]
+    assert sliding(drifted[:2], 6, 6) == [(6 + 6, "found")]
+
+
+def test_all_windows_in_between_must_agree() -> None:
+    assert sliding(["drifted", "drifted", "ok", "drifted", "drifted", "drifted"], 6, 2) == []
+
+
+def test_it_clears_when_as_much_time_was_well() -> None:
+    found: list[State] = ["drifted"] * 4
+    well: list[State] = ["ok"] * 4
+    assert sliding([*found, *well[:3]], 6, 2) == [(12, "found")]
+    assert sliding([*found, *well], 6, 2) == [(12, "found"), (20, "cleared")]

@@ -352,7 +352,7 @@ def test_the_budget_is_shared_by_the_statistical_policies_of_the_model() -> None
 
 def test_a_longer_window_may_spend_more() -> None:
     rules = ModelRules("production", "churn", 1.0, shortest_window=timedelta(hours=6))
-    ((_, verdict),) = judge_window([DRIFT], rules, [drift("a", 0.03)], timedelta(hours=6))
+    ((_, verdict),) = judge_window([DRIFT], rules, [drift("a", 0.01)], timedelta(hours=6))
     assert verdict.state == "drifted"
 
 

@@ -10,28 +10,40 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.windows import Traffic, due
+from detectors.finding import step
+from monitor.windows import Traffic, due, next_start
 
 START = datetime(2026, 3, 1, 7, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-@given(st.lists(st.integers(0, 500), max_size=8), st.sampled_from([15, 60, 360]))
+@given(st.lists(st.integers(0, 2000), max_size=8), st.sampled_from([15, 60, 360, 1440]))
 def test_windows_are_judged_once_each_however_often_one_looks(looks: list[int], minutes: int) -> None:
     length = timedelta(minutes=minutes)
-    since, seen = START, []
+    last_end, seen = None, []
     for minute in sorted(looks):
-        for start, end in due(since, length, START + timedelta(minutes=minute)):
+        for start, end in due(next_start(length, last_end, START), length, START + timedelta(minutes=minute)):
             seen.append((start, end))
-            since = end
+            last_end = end
     last = START + timedelta(minutes=max(looks, default=0))
-    assert seen == list(due(START, length, last))
-    assert all(b[0] == a[1] for a, b in itertools.pairwise(seen))
+    assert seen == list(due(next_start(length, None, START), length, last))
+    assert all(b[0] == a[0] + step(length) for a, b in itertools.pairwise(seen))
     assert all(end - start == length and end <= last for start, end in seen)
 
 
 def test_the_first_window_holds_the_first_event() -> None:
-    assert next(iter(due(START, HOUR, START + HOUR))) == (START.replace(minute=0), START.replace(minute=0) + HOUR)
+    for length in (HOUR, 6 * HOUR, 24 * HOUR):
+        start, end = next(iter(due(next_start(length, None, START), length, START + 24 * HOUR)))
+        assert start <= START < end
+        assert START - start < step(length)
+
+
+@given(st.integers(1, 40 * 24 * 60))
+def test_windows_overlap_by_two_thirds_at_most_and_leave_nothing_out(minutes: int) -> None:
+    length = timedelta(minutes=minutes)
+    every = step(length)
+    assert length % every == timedelta(0)  # so some of them lie side by side
+    assert every == length or (length >= 3 * every and every % HOUR == timedelta(0))
 
 
 def traffic(rows: list[tuple[str, str, float, list[int]]]) -> Traffic:
