@@ -18,6 +18,7 @@ MEASURES: tuple[str, ...] = (
     "power",
     "speed",
     "stream",
+    "fleet",
     "real",
     "places",
     "joint",

@@ -153,7 +153,7 @@ def _chi_square(c: Floats, pooled: Floats, n: Floats, m: Floats) -> tuple[Floats
     return squares.sum(axis=1) * (n + m - 1) / m, (pooled > 0).sum(axis=1).astype(np.float64)
 
 
-def judged(scores: Scored, first_day: int, *, lasting: bool = False) -> tuple[Hours, Floats, Floats]:
+def judged(scores: Scored, first_day: int) -> tuple[Hours, Floats, Floats]:
     """Windows that begin at that day or later: their end in hours, p-value per column, calibrated z.
 
     The past of a day's windows is that of the windows side by side that end before the day, for 56 days.
@@ -168,7 +168,7 @@ def judged(scores: Scored, first_day: int, *, lasting: bool = False) -> tuple[Ho
         before = (starts + scores.length <= 24 * day) & (starts >= 24 * (day - KEPT)) & (starts % scores.length == 0)
         today = starts // 24 == day
         past = Past(z[before], exposure[before], scores.length * HOUR, scores.length * HOUR)
-        now = calibrate(z[today], exposure[today], past, one_sided, lasting=lasting)
+        now = calibrate(z[today], exposure[today], past, one_sided, lasting=False)
         ends.append(starts[today] + scores.length)
         untested = ~now.from_history | ~np.isfinite(z[today])
         p = np.where(untested, 1.0, now.p_value)
@@ -184,13 +184,12 @@ def combined(p_values: Floats) -> Floats:
 
 
 def lines() -> Iterator[Line]:
-    """The scores, false alarms, delays, slow drift and a fleet whose servers differ."""
+    """The scores, false alarms, delays and slow drift."""
     yield same_as_the_product()
     yield from false_alarms()
     yield from delays()
     yield from after_a_change()
     yield from slow_drift()
-    yield from regional_fleet()
 
 
 def same_as_the_product(windows: int = 60) -> Line:
@@ -246,7 +245,7 @@ def false_alarms(streams: int = 24, at_once: int = 6) -> Iterator[Line]:
     weeks = sum(w for *_, w in told)
     per_week = np.array([incidents / w for _, incidents, w in told])
     false = np.array([w for w, *_ in told]).sum(axis=0) / weeks
-    low, high = _interval(per_week)
+    low, high = interval(per_week)
     each = " + ".join(f"{w:.2f}" for w in false)
     yield Line(
         "season + AR(1), no drift, windows of 1, 6, 24 h: incidents a week",
@@ -291,7 +290,7 @@ def _incidents(alarms: dict[int, tuple[Hours, Flags]]) -> float:
     return float(incidents)
 
 
-def _interval(values: Floats) -> tuple[float, float]:
+def interval(values: Floats) -> tuple[float, float]:
     """95 %, from how much streams differ."""
     error = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
     return max(0.0, float(values.mean()) - error), float(values.mean()) + error
@@ -379,47 +378,7 @@ def slow_drift(columns: int = 60) -> Iterator[Line]:
 SERVERS = 6
 
 
-def regional_fleet(fleets: int = 8, features: int = 3) -> Iterator[Line]:
-    """Six servers in three regions, each with its own level, time of day and wandering; each against the others."""
-    days, at = 8 * 7, 24 * HISTORY
-    ends, alarms = _against_the_others(fleets, features, days, shift=0.0)
-    per_fleet = alarms.any(axis=2).sum(axis=0) / (days / 7)
-    mean, (low, high) = float(per_fleet.mean()), _interval(per_fleet)
-    yield Line(
-        "six servers in three regions that differ for ever, 8 weeks: false windows a week",
-        "<= 2 (budget 1)",
-        f"{mean:.2f} ({low:.2f} to {high:.2f}); none is judged in the first week",
-        mean <= 2,
-    )
-    ends, alarms = _against_the_others(fleets, features, days, shift=0.5)
-    first_server = alarms[:, :, :features] & (ends > at)[:, None, None]
-    delay = np.where(first_server, ends[:, None, None] - at, np.inf).min(axis=0)
-    yield Line(
-        "one server of that fleet +0.5 sd in the fifth week: median delay",
-        "",
-        f"{np.median(delay):.0f} h; found in 4 weeks {100 * np.isfinite(delay).mean():.0f} %",
-    )
-
-
-def _against_the_others(fleets: int, features: int, days: int, shift: float) -> tuple[Hours, Flags]:
-    """Ends of all windows, and what alarms: windows x fleets x servers and features."""
-    drawn_fleets = [_fleet(np.random.default_rng([24, fleet]), days, features, shift) for fleet in range(fleets)]
-    counts = np.stack(drawn_fleets, axis=1).reshape(24 * days, fleets * SERVERS * features, CELLS)
-    budget = shares(STEPS, detector="server_outlier")
-    all_ends, alarms = [], []
-    for length, every in STEPS.items():
-        c = _windows(counts, length, every)
-        by_server = c.reshape(len(c), fleets, SERVERS, features, CELLS)
-        r = (by_server.sum(axis=2, keepdims=True) - by_server).reshape(c.shape)
-        n, m = c.sum(axis=-1), r.sum(axis=-1)
-        z = scored(c.reshape(-1, CELLS), r.reshape(-1, CELLS)).reshape(*n.shape, len(COMPONENTS))
-        ends, p_values, _ = judged(Scored(length, every, z, n * m / (n + m)), 0, lasting=True)
-        all_ends.append(ends)
-        alarms.append((p_values <= budget[length].alpha / (SERVERS * features)).reshape(len(ends), fleets, -1))
-    return np.concatenate(all_ends), np.concatenate(alarms)
-
-
-def _fleet(rng: np.random.Generator, days: int, features: int, shift: float) -> Floats:
+def fleet(rng: np.random.Generator, days: int, features: int, shift: float) -> Floats:
     """Hours x servers x features x cells; all features of the first server shift after the history."""
     hours = np.arange(24 * days)[:, None]
     regions = []
