@@ -25,7 +25,18 @@ HEAD: Sequence[Content] = (
 )
 
 
-LEGEND = (("ref", "reference"), ("now", "now"))
+BASELINES = {"history": "the same hours before"}
+"""What a picture's grey side is, where it is no reference."""
+STATISTICS = (
+    ("psi", "PSI"),
+    ("kolmogorov_smirnov", "KS"),
+    ("wasserstein_sd", "Wasserstein (sd)"),
+    ("jensen_shannon", "Jensen-Shannon"),
+    ("hellinger", "Hellinger"),
+    ("total_variation", "TVD"),
+    ("chi_square", "chi-square"),
+    ("g", "G"),
+)
 
 
 def findings_table(key: str, findings: Sequence[Row], now: Any) -> Html:
@@ -50,12 +61,13 @@ def findings_table(key: str, findings: Sequence[Row], now: Any) -> Html:
 
 
 def pictures(key: str, found: Sequence[Row]) -> Html:
-    """One picture per feature: the shares of its cells, reference against now."""
+    """One picture per feature: the shares of its cells, before and now, and the statistics that people know by name."""
     if not found:
         return Html()
     serious = [_picture(p) for p in found if matters(p)]
     others = [_picture(p) for p in found if not matters(p)]
-    legend = [tag("span", tag("span", class_=f"patch {kind}"), word) for kind, word in LEGEND]
+    words = (("ref", " or ".join(dict.fromkeys(map(_baseline, found)))), ("now", "now"))
+    legend = [tag("span", tag("span", class_=f"patch {kind}"), word) for kind, word in words]
     title = tag("h3", "Worst features ", tag("small", "share of rows per cell"), tag("small", legend, class_="key"))
     more = f"{counted(len(others), 'feature')} without a change that matters"
     return tag(
@@ -130,18 +142,27 @@ def _against(finding: Row) -> Content:
     return None
 
 
+def _baseline(picture: Row) -> str:
+    """What a picture is held against, in words."""
+    return BASELINES.get(str(picture.get("baseline") or ""), "the reference")
+
+
 def _picture(picture: Row) -> Html:
     feature = feature_name(picture.get("feature"))
     phrase = change_phrase(picture) if matters(picture) else "no change that matters"
     cells = cells_of(picture)
     where = place(picture)
-    rows = f"{count(picture.get('n'))} rows now, {count(picture.get('n_baseline'))} in the reference"
+    baseline = _baseline(picture)
+    rows = f"{count(picture.get('n'))} rows now, {count(picture.get('n_baseline'))} in {baseline}"
+    found = picture.get("statistics") or {}
+    statistics = " · ".join(f"{word} {decimal(found[key])}" for key, word in STATISTICS if key in found)
     return tag(
         "figure",
         tag("figcaption", tag("b", name(feature)), f": {phrase}"),
-        comparison(cells, f"{feature}: {phrase}. Reference against now.")
+        comparison(cells, f"{feature}: {phrase}. Before: {baseline}.")
         if cells
         else tag("p", "No rows.", class_="quiet"),
         tag("p", [where, " · "] if where else None, rows, class_="quiet"),
+        tag("p", statistics, class_="quiet") if statistics else None,
         class_="card matters" if matters(picture) else "card",
     )

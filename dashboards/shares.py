@@ -1,4 +1,4 @@
-"""The shares of rows in the cells of one feature, reference against now, as a picture."""
+"""The shares of rows in the cells of one feature, before and now, as a picture."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Cell:
     """One cell of a feature: its label, and the share of rows in it on both sides."""
 
     label: str
-    reference: float
+    baseline: float
     now: float
 
     @property
@@ -43,12 +43,12 @@ class Cell:
     @property
     def tooltip(self) -> Html:
         """Name and shares, shown where the pointer rests."""
-        return tag("title", f"{self.name}: {share_change(self.reference, self.now)}")
+        return tag("title", f"{self.name}: {share_change(self.baseline, self.now)}")
 
 
 def cells_of(picture: Mapping[str, Any]) -> list[Cell]:
     """The cells of a picture. A share that is no number counts as 0."""
-    columns = (picture.get(name) or () for name in ("labels", "reference_shares", "shares"))
+    columns = (picture.get(name) or () for name in ("labels", "baseline_shares", "shares"))
     return [Cell(text(name), _share(before), _share(now)) for name, before, now in zip(*columns, strict=False)]
 
 
@@ -65,10 +65,10 @@ def _largest(cells: Sequence[Cell]) -> list[Cell]:
     """The cells that differ most, in the order given, and one for all others."""
     if len(cells) <= MOST_ROWS:
         return list(cells)
-    by_difference = sorted(range(len(cells)), key=lambda i: -abs(cells[i].now - cells[i].reference))
+    by_difference = sorted(range(len(cells)), key=lambda i: -abs(cells[i].now - cells[i].baseline))
     shown = sorted(by_difference[: MOST_ROWS - 1])
     others = [cells[i] for i in by_difference[MOST_ROWS - 1 :]]
-    rest = Cell(f"{len(others)} others", sum(c.reference for c in others), sum(c.now for c in others))
+    rest = Cell(f"{len(others)} others", sum(c.baseline for c in others), sum(c.now for c in others))
     return [*(cells[i] for i in shown), rest]
 
 
@@ -79,9 +79,9 @@ def _paired_bars(cells: Sequence[Cell], description: str) -> Html:
             "g",
             cell.tooltip,
             label(cell.name, NAMES - 8, i * ROW + 20, "end", most=15),
-            tag("rect", class_="ref", x=NAMES, y=i * ROW + 6, width=cell.reference * scale, height=8, rx=1),
+            tag("rect", class_="ref", x=NAMES, y=i * ROW + 6, width=cell.baseline * scale, height=8, rx=1),
             tag("rect", class_="now", x=NAMES, y=i * ROW + 16, width=cell.now * scale, height=8, rx=1),
-            label(share_change(cell.reference, cell.now), WIDTH, i * ROW + 20, "end", kind="value"),
+            label(share_change(cell.baseline, cell.now), WIDTH, i * ROW + 20, "end", kind="value"),
         )
         for i, cell in enumerate(cells)
     ]
@@ -106,7 +106,7 @@ def _steps(valued: Sequence[Cell], states: Sequence[Cell], description: str) -> 
         HEIGHT,
         description,
         [level_line(0, WIDTH, height(level)) for level in levels],
-        tag("path", class_="ref", d=_outline([height(c.reference) for c in valued], width)),
+        tag("path", class_="ref", d=_outline([height(c.baseline) for c in valued], width)),
         tag("path", class_="now-area", d=_outline(now, width)),
         tag("path", class_="now-line", d=_outline(now, width)),
         [_state(c, right + (i + 0.5) * STATE_WIDTH, height) for i, c in enumerate(states)],
@@ -123,7 +123,7 @@ def _steps(valued: Sequence[Cell], states: Sequence[Cell], description: str) -> 
 def _state(cell: Cell, middle: float, height: Callable[[float], float]) -> Html:
     bars = [
         tag("rect", class_=kind, x=middle + shift, y=height(x), width=12, height=BOTTOM - height(x), rx=1)
-        for kind, shift, x in (("ref", -13, cell.reference), ("now", 1, cell.now))
+        for kind, shift, x in (("ref", -13, cell.baseline), ("now", 1, cell.now))
     ]
     return tag("g", cell.tooltip, bars, label(cell.name, middle, BOTTOM + 15, "middle", kind="tick"))
 
@@ -144,7 +144,7 @@ def _outline(heights: Sequence[float], width: float) -> str:
 
 def _top(cells: Sequence[Cell]) -> float:
     """The largest share; 1 where all are 0."""
-    return max((x for c in cells for x in (c.reference, c.now)), default=0.0) or 1.0
+    return max((x for c in cells for x in (c.baseline, c.now)), default=0.0) or 1.0
 
 
 def _share(value: Any) -> float:

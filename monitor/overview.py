@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from detectors.effects import named_statistics
 from detectors.finding import Finding, Status, worst_first
 from detectors.layout import FeatureCells
 from monitor.findings import finding_to_dict, latest_findings
 from monitor.fleet import BEGINNING
 from monitor.folding import GoneError
 from monitor.registry import Model
+from monitor.usual import HISTORY, read_expected
 from monitor.windows import read_traffic
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ MOST_PICTURES = 6
 MOST_FINDINGS = 5_000
 MOST_ENTRIES = 100
 MOST_BARS = 34
+Sides = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def overview(service: Service) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def _model(service: Service, model: Model) -> dict[str, Any]:
         "accuracy": _per_version(service, model, "accuracy"),
         "latency": _per_version(service, model, "latency"),
         "latest": _latest(model, findings),
-        "pictures": _pictures(service, model, findings),
+        "pictures": pictures(service, model, findings),
     }
 
 
@@ -74,32 +78,45 @@ def _newest(findings: Sequence[Finding]) -> list[Finding]:
     return [f for f in findings if (f.window.start, f.window.end) == (start, end)]
 
 
-def _pictures(service: Service, model: Model, findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Shares per cell, reference against window, of the features that were worst in any of the latest windows."""
+def pictures(service: Service, model: Model, findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Shares per cell, before and now, of the features that were worst in any of the latest windows."""
     layout = model.layout
     if layout is None:
         return []
-    pictures: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     drifted = [f for f in findings if f.detector == "drift" and f.status is Status.MEASURED and f.subject.feature]
-    plain = [
-        f for f in drifted if not (f.subject.without or f.subject.segment) and f.subject.version in model.references
-    ]
+    plain = [f for f in drifted if not (f.subject.without or f.subject.segment)]
+    sides: dict[tuple[str, str], Sides | None] = {}
     for finding in worst_first(_newest(plain), model.spec.importance)[:MOST_PICTURES]:
-        name, window = finding.subject.feature, finding.window
-        span, cells = layout.spans[name], layout.by_name[name]
-        try:
-            traffic = read_traffic(service.store, model, window.start, window.end)
-        except GoneError:  # the finding stays longer than what it was made of
-            continue
-        current = traffic.counts(version=finding.subject.version)[span]
-        reference = model.references[finding.subject.version].counts[span]
-        pictures.setdefault(name, _picture(finding, cells, np.asarray(reference), np.asarray(current)))
-    return list(pictures.values())
+        name, key = finding.subject.feature, (finding.baseline, finding.subject.version)
+        if key not in sides:
+            sides[key] = _sides(service, model, finding)
+        both = sides[key]
+        if both is not None:
+            span = layout.spans[name]
+            found.setdefault(name, _picture(finding, layout.by_name[name], both[0][span], both[1][span]))
+    return list(found.values())
 
 
-def _picture(finding: Finding, cells: FeatureCells, reference: Any, current: Any) -> dict[str, Any]:
+def _sides(service: Service, model: Model, finding: Finding) -> Sides | None:
+    """The counts of what a finding's window was held against, and of the window; None where they are gone."""
+    window, version = finding.window, finding.subject.version
+    try:
+        current = read_traffic(service.store, model, window.start, window.end).counts(version=version)
+    except GoneError:  # the finding stays longer than what it was made of
+        return None
+    if finding.baseline == HISTORY:
+        expected = read_expected(service.store, model, window, version)
+        return None if expected is None else (expected.counts, current.astype(np.float64))
+    reference = model.references.get(version)
+    return None if reference is None else (reference.counts.astype(np.float64), current.astype(np.float64))
+
+
+def _picture(
+    finding: Finding, cells: FeatureCells, baseline: NDArray[np.float64], current: NDArray[np.float64]
+) -> dict[str, Any]:
     """One feature: labels and shares of the cells that hold anything; ordered neighbours merged if there are many."""
-    shares = [np.asarray(x, float) / max(1.0, float(x.sum())) for x in (reference, current)]
+    shares = [x / max(1.0, float(x.sum())) for x in (baseline, current)]
     used = np.flatnonzero(shares[0] + shares[1])
     ordered = used[used < cells.ordered]
     merged = [g for g in np.array_split(ordered, min(MOST_BARS, max(1, len(ordered)))) if len(g)]
@@ -109,6 +126,7 @@ def _picture(finding: Finding, cells: FeatureCells, reference: Any, current: Any
         "labels": [
             cells.labels[g[0]] if len(g) == 1 else f"{cells.labels[g[0]]} … {cells.labels[g[-1]]}" for g in groups
         ],
-        "reference_shares": [float(shares[0][g].sum()) for g in groups],
+        "baseline_shares": [float(shares[0][g].sum()) for g in groups],
         "shares": [float(shares[1][g].sum()) for g in groups],
+        "statistics": named_statistics(cells, baseline, current) if baseline.any() and current.any() else {},
     }

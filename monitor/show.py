@@ -11,6 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from monitor.scenarios import Fired, Outcome
 
+BASELINES = {"reference": "the reference", "history": "the same hours before"}
 MOST_FEATURES = 15
 FACTS = frozenset({"schema", "silence", "fleet", "joint"})
 
@@ -28,7 +29,9 @@ def show_evaluation(answer: dict[str, Any]) -> None:
         here = [f for f in findings if (f["start"], f["end"]) == (start, end)]
         console.print(f"\n[bold]{short(start)} to {short(end)}[/]")
         _show_volume(console, here)
-        _show_features(console, here, "drift", "Inputs and outputs against the reference")
+        for kind, words in BASELINES.items():
+            against = [f for f in here if f.get("baseline", "").partition(":")[0] == kind]
+            _show_features(console, against, "drift", f"Inputs and outputs against {words}")
         _show_features(console, here, "server_outlier", "Servers against their fleet")
         _show_features(console, here, "version_contrast", "Versions against each other")
         _show_accuracy(console, here)

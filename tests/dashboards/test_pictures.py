@@ -84,7 +84,7 @@ def test_labels_are_readable() -> None:
 
 def test_shares_that_are_no_numbers_count_as_none() -> None:
     cells = cells_of(
-        {"labels": ["a", "b", "c", "d"], "reference_shares": [math.nan, None, -1, 0.5], "shares": [1, 2, 0]}
+        {"labels": ["a", "b", "c", "d"], "baseline_shares": [math.nan, None, -1, 0.5], "shares": [1, 2, 0]}
     )
     assert cells == [Cell("a", 0.0, 1.0), Cell("b", 0.0, 1.0), Cell("c", 0.0, 0.0)]
     assert "<svg" in comparison([Cell("a", 0.0, 0.0)], "nothing")

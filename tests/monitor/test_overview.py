@@ -40,10 +40,11 @@ def test_pictures_show_the_worst_features_with_their_states_on_their_own(service
     worst = pictures["x"]
     assert len(worst["labels"]) <= MOST_BARS + 4
     assert worst["labels"][-1] == "missing"
-    assert (worst["reference_shares"][-1], worst["shares"][-1]) == (0.0, pytest.approx(1 / 3))
+    assert (worst["baseline_shares"][-1], worst["shares"][-1]) == (0.0, pytest.approx(1 / 3))
+    assert {"psi", "kolmogorov_smirnov", "wasserstein_sd", "jensen_shannon"} < worst["statistics"].keys()
     for picture in pictures.values():
         assert sum(picture["shares"]) == pytest.approx(1)
-        assert sum(picture["reference_shares"]) == pytest.approx(1)
+        assert sum(picture["baseline_shares"]) == pytest.approx(1)
 
 
 def test_the_table_is_of_the_shortest_window_that_ended_last(service: Service) -> None:

@@ -14,6 +14,7 @@ from given import StillClock, ndjson, prediction
 from detectors.calibration import Mode
 from detectors.finding import Finding, Window
 from monitor.config import Config
+from monitor.overview import pictures as model_pictures
 from monitor.service import Service
 from monitor.usual import Expected, read_expected
 
@@ -226,3 +227,13 @@ def test_slots_follow_the_clock_on_the_wall_and_the_holidays(service: Service) -
     holiday = past.expected(summer + 2 * DAY, summer + 2 * DAY + HOUR)
     assert holiday is not None
     assert holiday.counts[cells.spans["a"]].sum() == pytest.approx(4 * BY_HOUR), "two weekends"
+
+
+def test_pictures_show_what_was_usual_in_those_hours(played: Played) -> None:
+    """The afternoon of a feature that follows the hour: the reference is of all hours, the picture is not."""
+    past, found = played
+    model = past.service.registry.get("production", "m")
+    (picture,) = [p for p in model_pictures(past.service, model, found[DAYS]) if p["feature"] == "a"]
+    assert picture["baseline"] == "history"
+    assert sum(abs(b - s) for b, s in zip(picture["baseline_shares"], picture["shares"], strict=True)) / 2 < 0.25
+    assert picture["statistics"]["kolmogorov_smirnov"] < 0.2
