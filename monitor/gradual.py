@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from detectors.calibration import Mode
 from detectors.drift import drift_findings
 from detectors.finding import Finding, Subject, Window
-from detectors.gradual import COMPONENTS, evidence, mean_evidence
+from detectors.gradual import COMPONENTS, evidence, mean_evidence, persistence
 from monitor.registry import Model
 from monitor.store import Store
 from monitor.usual import HISTORY, Expected, UsualScores, read_expected
@@ -76,9 +76,8 @@ def _measured(
             days.setdefault(start, {})[name] = z
     days[today.window.start] = scores
     starts = sorted(days)
-    log_e, since, most = mean_evidence(
-        evidence(np.array([[days[start].get(name, math.nan) for name in names] for start in starts]))
-    )
+    z = np.array([[days[start].get(name, math.nan) for name in names] for start in starts])
+    log_e, since, most = mean_evidence(evidence(z / persistence(z)))
     p_value = math.exp(-max(log_e, 0.0))
     about = replace(today, detector=DETECTOR, p_value=p_value, component=names[most], scores={}, calibrated={})
     if p_value > WORTH_A_LOOK:

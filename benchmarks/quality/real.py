@@ -8,16 +8,19 @@ follows the year, and a hurricane came on 29 October 2012. Electricity in New So
 from __future__ import annotations
 
 import gzip
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from benchmarks.quality.stream import KEPT, slow_evidence
 from benchmarks.quality.table import Line
 from detectors.budget import Look, split
 from detectors.calibration import Past, calibrate, kept
@@ -34,7 +37,9 @@ HISTORY = 13 * WEEK
 """28 days of rows and then eight weekly windows, which are the least of which a usual score can be told."""
 LAYOUT_ROWS = 10_000
 """The cells are made from the first rows, as the product does without a reference."""
+SLOW_SCORES = ("location", "scale")
 BLIND = "; its cells were made while it was constant"
+SLOW = Look("gradual_drift", DAY, DAY)
 PLANTED = 0.5
 PLANTS = 8
 AFTER = 28
@@ -100,16 +105,18 @@ def lines() -> Iterator[Line]:
 
 
 def of_stream(stream: Stream) -> Iterator[Line]:
-    """Windows of a day and of a week, side by side, against the 28 days before each."""
+    """Windows of a day and of a week, side by side, against the 28 days before each, and slow drift over the days."""
     run = Run.of(stream)
-    shares = split(1.0, [Look("drift", length, length) for length in (DAY, WEEK)])
+    *shares, slow = split(1.0, [*(Look("drift", length, length) for length in (DAY, WEEK)), SLOW])
     weeks = (run.hours - HISTORY // HOUR) / (24 * 7)
+    limit = math.log(len(stream.values) / slow.alpha)
+    slowly = {f: dict(zip(run.days, run.slow(f, run.daily) >= limit, strict=True)) for f in stream.values}
     false, whole, known = 0, 0, 0
     by_feature: dict[str, int] = {}
     for share in shares:
         length = share.look.length
         for start in run.starts(length):
-            p_values = run.p_values(length, start)
+            p_values, _ = run.judged(length, start)
             whole += 1
             known += bool(p_values)
             excused = run.excused(start, length)
@@ -122,10 +129,20 @@ def of_stream(stream: Stream) -> Iterator[Line]:
     spread = 1.96 * false**0.5 / weeks
     told = f"{rate:.2f} ({max(0.0, rate - spread):.2f} to {rate + spread:.2f}); windows by feature: {who or 'none'}"
     yield Line(f"{stream.name}, a day and a week: false windows a week", "<= 2 (budget 1)", told, rate <= 2)
+    alarmed = [
+        [days[start] and feature not in run.excused(start, DAY) for start in run.starts(DAY)]
+        for feature, days in slowly.items()
+    ]
+    begun = sum(hit and not before for days in alarmed for before, hit in pairwise([False, *days])) / weeks
+    wanted = 2 * slow.per_week
+    told = f"{begun:.2f}; days a week on which it alarms: {sum(map(sum, alarmed)) / weeks:.1f}"
+    yield Line(f"{stream.name}, slow drift: alarms that begin, a week", f"<= {wanted:.2f}", told, begun <= wanted)
     judged = known / whole
     yield Line(f"{stream.name}: windows judged", ">= 90 %", f"{100 * judged:.1f} % of {whole}", judged >= 0.9)
     for feature in stream.values:
-        found, times = run.planted(feature, {share.look.length: share.alpha for share in shares})
+        found, times = run.planted(
+            feature, {share.look.length: share.alpha for share in shares}, limit, slowly[feature]
+        )
         median = f"{np.median(found):.0f} days" if found else "-"
         blind = bool(np.ptp(stream.values[feature][:LAYOUT_ROWS]) == 0)
         yield Line(
@@ -145,6 +162,7 @@ class Run:
     hourly: Floats
     slots: NDArray[np.int64]
     scores: dict[tuple[timedelta, int], tuple[dict[tuple[str, str], float], dict[str, float]]]
+    daily: dict[int, dict[tuple[str, str], float]]
 
     @staticmethod
     def of(stream: Stream) -> Run:
@@ -154,11 +172,12 @@ class Run:
         )
         hourly = _hourly(layout, stream.hours, stream.values)
         starts = [stream.first + hour * HOUR for hour in range(len(hourly))]
-        run = Run(stream, layout, hourly, Calendar(stream.timezone).slots(starts), {})
+        run = Run(stream, layout, hourly, Calendar(stream.timezone).slots(starts), {}, {})
         for length in (DAY, WEEK):
             hours = length // HOUR
             for start in range(24 * 7, run.hours - hours + 1, hours):
                 run.scores[length, start] = run.scored(hourly, start, hours, tuple(stream.values))
+        run.daily.update({start: run.judged(DAY, start)[1] for of, start in run.scores if of == DAY})
         return run
 
     @property
@@ -189,19 +208,31 @@ class Run:
             z.update({(name, score.component): score.z for score in scores})
         return z, exposure
 
-    def p_values(
+    @property
+    def days(self) -> list[int]:
+        """Where they begin."""
+        return list(self.daily)
+
+    def slow(self, feature: str, moved: Mapping[int, Mapping[tuple[str, str], float]]) -> Floats:
+        """Evidence of slow drift of a feature after each of some days in a row that have other scores."""
+        first = self.days.index(min(moved))
+        days = self.days[max(0, first - KEPT) : first + len(moved)]
+        z = [[{**self.daily[d], **moved.get(d, {})}.get((feature, name), np.nan) for name in SLOW_SCORES] for d in days]
+        return slow_evidence(np.array(z)[:, None, :])[-len(moved) :, 0]
+
+    def judged(
         self,
         length: timedelta,
         start: int,
         now: tuple[dict[tuple[str, str], float], dict[str, float]] | None = None,
         planted: Mapping[int, tuple[dict[tuple[str, str], float], dict[str, float]]] | None = None,
-    ) -> dict[str, float]:
-        """Of each feature that can be judged by its past."""
+    ) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+        """P-value of each feature that can be judged by its past, and its calibrated scores."""
         z, exposure = now or self.scores[length, start]
         hours = length // HOUR
         keys = list(z)
         if not keys:
-            return {}
+            return {}, {}
         earlier = [
             (planted or {}).get(s) or self.scores[length, s]
             for s in range(start - kept(length) // HOUR, start - hours + 1, hours)
@@ -222,17 +253,22 @@ class Run:
             lasting=False,
         )
         by_feature: dict[str, list[float]] = {}
-        for (name, _), p, known in zip(keys, found.p_value.tolist(), found.from_history.tolist(), strict=True):
+        calibrated = {}
+        of_history = found.from_history.tolist()
+        for key, p, normal, known in zip(keys, found.p_value.tolist(), found.z.tolist(), of_history, strict=True):
             if known:
-                by_feature.setdefault(name, []).append(p)
-        return {name: cauchy_p(p) for name, p in by_feature.items()}
+                by_feature.setdefault(key[0], []).append(p)
+                calibrated[key] = normal
+        return {name: cauchy_p(p) for name, p in by_feature.items()}, calibrated
 
     def excused(self, start: int, length: timedelta) -> set[str]:
         """Features of which a change in that window is documented."""
         begin = self.stream.first + start * HOUR
         return {f for of, a, b in self.stream.changes for f in of if a < begin + length and begin < b}
 
-    def planted(self, feature: str, alphas: Mapping[timedelta, float]) -> tuple[list[float], int]:
+    def planted(
+        self, feature: str, alphas: Mapping[timedelta, float], limit: float, slowly: Mapping[int, bool]
+    ) -> tuple[list[float], int]:
         """Days until a shift is found that begins at one of some times, of those where it is; and how many times.
 
         A window that alarms without the shift finds nothing.
@@ -247,16 +283,21 @@ class Run:
             hourly = self.hourly.copy()
             hourly[begin:, span] = changed[begin:]
             first = np.inf
+            days = {}
             for length, alpha in alphas.items():
                 hours = length // HOUR
                 moved_scores = {}
                 for start in self.starts(length):
                     if begin < start + hours <= begin + 24 * AFTER:
                         moved_scores[start] = self.scored(hourly, start, hours, (feature,))
-                        p = self.p_values(length, start, moved_scores[start], moved_scores).get(feature, 1.0)
-                        usual = self.p_values(length, start).get(feature, 1.0)
+                        p_values, calibrated = self.judged(length, start, moved_scores[start], moved_scores)
+                        if length == DAY:
+                            days[start] = calibrated
+                        p, usual = (of.get(feature, 1.0) for of in (p_values, self.judged(length, start)[0]))
                         if p * len(self.stream.values) <= alpha < usual * len(self.stream.values):
                             first = min(first, (start + hours - begin) / 24)
+            hits = zip(sorted(days), self.slow(feature, days) >= limit, strict=True)
+            first = min([first, *((start + 24 - begin) / 24 for start, hit in hits if hit and not slowly[start])])
             if np.isfinite(first):
                 found.append(float(first))
         return found, len(begins)

@@ -19,7 +19,7 @@ from benchmarks.quality.table import Line
 from detectors.budget import Look, Share, split
 from detectors.calibration import Past, calibrate
 from detectors.finding import step
-from detectors.gradual import evidence
+from detectors.gradual import evidence, persistence
 from detectors.layout import FeatureCells, Kind
 from detectors.scores import feature_scores
 from detectors.seasons import BySlot, Calendar, expectation
@@ -270,10 +270,18 @@ def _alarms(scores: Scored, alpha: float, family: int = FEATURES) -> tuple[Hours
 def _slow(daily: Scored) -> Floats:
     """Logarithm of the evidence per day and column, of location and scale together; days before the first are 0."""
     first = 16
-    of_days = _thinned(daily, 24)
-    _, _, z = judged(of_days, first)
-    e = [evidence(z[:, :, component]).log_e for component in (0, 1)]
-    return np.concatenate([np.zeros((first, e[0].shape[1])), np.logaddexp(*e) - math.log(2)])
+    _, _, z = judged(_thinned(daily, 24), first)
+    return np.concatenate([np.zeros((first, z.shape[1])), slow_evidence(z[:, :, :2])])
+
+
+def slow_evidence(z: Floats) -> Floats:
+    """What each day and the days before it that are kept say of each column: days x columns x scores."""
+    found = []
+    for day in range(len(z)):
+        of_days = z[max(0, day - KEPT) : day + 1]
+        of_scores = [evidence(score / persistence(score)).log_e[-1] for score in np.moveaxis(of_days, 2, 0)]
+        found.append(np.logaddexp.reduce(of_scores) - math.log(len(of_scores)))
+    return np.array(found)
 
 
 def _incidents(alarms: dict[int, tuple[Hours, Flags]]) -> float:
