@@ -1,0 +1,2 @@
+-- When a batch was taken in, which for one of a log that is read again is long after it was received.
+ALTER TABLE batches ADD COLUMN IF NOT EXISTS taken DateTime64(3, 'UTC') DEFAULT received
