@@ -334,6 +334,7 @@ class Ingest:
             last=pl.lit(offsets[1], pl.Int64),
             received=pl.lit(origin.arrived),
             taken=pl.lit(origin.taken or origin.arrived),
+            revision=pl.lit(self._config.intake_revision),
         )
         self._store.insert("batches", count)
 
@@ -408,8 +409,12 @@ class Ingest:
         within = "1" if others is None else _within(places, "timestamp")
         for table in ("predictions", "features"):
             self._delete(table, origin, within)
-        for table in ("labels", "releases", "health") if others != 0 else ():
-            self._delete(table, origin)
+        if others != 0:
+            known = self._store.query("batch_labels", source=origin.source, batch=origin.batch)
+            mark_labels(self._store, known)
+            for table in ("labels", "releases", "health"):
+                self._delete(table, origin)
+            mark_labels(self._store, known)
         self._delete("dead_letters", origin)
         self._delete("batch_hours", origin, _within(places, "hour"))
 

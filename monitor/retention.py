@@ -38,7 +38,7 @@ OF_MODELS: Mapping[str, Mapping[str, str]] = {
 COMMON: Mapping[str, Mapping[str, str]] = {
     "dead_letters": {"dead_letters": "received", "replayed_letters": "replayed"},
     "health": {"health": "timestamp"},
-    "batches": {"batches": "received", "batch_hours": "hour"},
+    "batches": {"batches": "received", "batch_hours": "hour", "imports": "imported"},
     "judgements": {"judgements": "watched_until"},
 }
 ARRIVED_LATELY = (

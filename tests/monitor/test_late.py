@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import polars as pl
 import pytest
 from given import NOON, ServiceMaker, StillClock, ndjson, prediction
@@ -257,6 +258,15 @@ def test_accuracy_is_judged_again_when_labels_come_late(kind: str, request: pyte
     assert accuracies(service) == {"12": 100, "13": 60, "14": 100}
     assert told(service) == [], "no traffic came"
     assert settle(service, LATER + HOUR) == 0
+
+
+def test_accuracy_is_judged_again_when_labels_of_a_batch_are_removed(service: Service) -> None:
+    label = {"type": "label", "model": "m", "prediction_id": "1-7", "label": "no"}
+    origin = Origin("kafka/t/0/log", "0", LATER, None, 0)
+    service.take_batch([orjson.dumps(label | {"timestamp": (NOON + HOUR + 20 * MINUTE).timestamp()})], origin)
+    assert settle(service, LATER) == 2
+    service.forget_batch(origin)
+    assert settle(service, LATER + HOUR) == 2
 
 
 def test_labels_that_were_known_too_late_change_nothing(service: Service) -> None:
