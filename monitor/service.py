@@ -174,7 +174,11 @@ class Service:
             with self.metrics.unflushed.holding():
                 small = origin.last is None and len(lines) <= MOST_LINES
                 take = self.gathering.take if small else self.ingest.take
+                forgotten = self.ingest.forgotten.counts()
                 receipt = take(lines, origin, models, refused)
+                for place, count in self.ingest.forgotten.counts().items():
+                    if count > forgotten.get(place, 0):  # while the batch was on its way, maybe with their rows
+                        remove_forgotten(self.store, *place)
         finally:
             self.metrics.stopped_logs.set(len(self.ingest.watch.stopped))
         self.metrics.ingest_seconds.observe(time.perf_counter() - started)
