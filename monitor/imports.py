@@ -178,8 +178,10 @@ class Imports:
     def _keep_in_mind(self, key: str, number: int, lines: Sequence[bytes], now: datetime) -> None:
         about = {"key": key, "number": number, "lines": len(lines), "digest": _digest(lines), "imported": now}
         row = {**about, "checks": _checks(lines)}
-        unsigned = {"number": pl.UInt32, "lines": pl.UInt64, "checks": pl.List(pl.UInt32)}
-        self._service.store.insert("imports", pl.DataFrame([row], schema_overrides=unsigned))
+        unsigned = pl.DataFrame(
+            [row], schema_overrides={"number": pl.UInt32, "lines": pl.UInt64, "checks": pl.List(pl.UInt32)}
+        )
+        self._service.store.insert("imports", unsigned)
 
     def _accepted(self, batch: str) -> int | None:
         """How many events a batch has that need not be taken in again."""

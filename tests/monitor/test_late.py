@@ -313,7 +313,8 @@ def test_windows_of_any_length_are_late_when_their_hours_or_labels_were_written_
         written = marks[table].filter(pl.col("model") == model, pl.col("hour") >= floor(start, HOUR))
         return int(written.filter(pl.col("hour") < end)["marks"].sum())
 
-    rows, expected = [], set()
+    judged: list[dict[str, Any]] = []
+    expected = set()
     for n in range(300):
         model, kind = str(random.choice(models)), str(random.choice(["traffic", "labels"]))
         end = NOON + int(random.integers(-2000, 2000)) * MINUTE
@@ -323,24 +324,12 @@ def test_windows_of_any_length_are_late_when_their_hours_or_labels_were_written_
         now += counted("label_marks", model, start - 24 * HOUR, labels_until) if kind == "labels" else 0
         known = max(0, now - int(random.integers(0, 2)))
         watched = NOON + int(random.integers(-1, 2)) * HOUR
-        rows.append(("production", model, kind, start, end, known, n, str(n), labels_until, watched, NOON))
+        window = {"model": model, "kind": kind, "start": start, "end": end}
+        known_then = {"marks": known, "events": n, "labels_until": labels_until, "watched_until": watched}
+        judged.append({"environment": "production", **window, **known_then, "digest": str(n), "judged": NOON})
         if watched > NOON and known != now:
             expected.add((model, kind, start, end, known, now))
-    names = [
-        "environment",
-        "model",
-        "kind",
-        "start",
-        "end",
-        "marks",
-        "events",
-        "digest",
-        "labels_until",
-        "watched_until",
-        "judged",
-    ]
-    table = pl.DataFrame(rows, names, orient="row").with_columns(pl.col("marks", "events").cast(pl.UInt64))
-    any_store.insert("judgements", table)
+    any_store.insert("judgements", pl.DataFrame(judged).with_columns(pl.col("marks", "events").cast(pl.UInt64)))
     found = any_store.query("late_windows", now=NOON).select("model", "kind", "start", "end", "marks", "marks_now")
     assert set(found.rows()) == expected
     assert len(expected) > 20
