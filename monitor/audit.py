@@ -406,7 +406,7 @@ class Auditor:
         for batch in batches_of(look.read(told.source, first, last), first, last, self._limits):
             if not look.is_alone:
                 return OTHERS_REPAIR
-            self._ingest.retake(batch.lines, _origin(told.source, batch))
+            self._ingest.retake(batch.lines, _origin(told.source, batch, look.now))
             taken.add(str(batch.first))
         # What was begun there once and never ended; all of it is there by now.
         begun = {batch for source, batch in left if source == told.source and first <= int(batch) <= last}
@@ -438,9 +438,9 @@ class Auditor:
             if not look.is_alone:
                 return OTHERS_REPAIR
             is_replaced = batch.first == overlap.held.first
-            self._ingest.retake(batch.lines, _origin(told.source, batch), anew=is_replaced)
+            self._ingest.retake(batch.lines, _origin(told.source, batch, look.now), anew=is_replaced)
         if not is_replaced:
-            self._ingest.forget(Origin(told.source, told.batch, EPOCH))
+            self._ingest.drop(Origin(told.source, told.batch, EPOCH))
         said = [f"taken in again: offsets {first} to {last}" for first, last in sorted(again)]
         return "; ".join([*said, "what is there twice was removed"])
 
@@ -463,7 +463,7 @@ class Auditor:
                 why = str(error)
             else:
                 batch = Batch(Place("", 0), *offsets, messages)
-                self._ingest.retake(batch.lines, _origin(told.source, batch), anew=anew)
+                self._ingest.retake(batch.lines, _origin(told.source, batch, look.now), anew=anew)
                 return f"taken in again: offsets {offsets[0]} to {offsets[1]}"
         if told.what == PROFILES and told.hour is not None:
             return self._from_rows(told, told.hour, why)
@@ -538,11 +538,10 @@ def _lists(told: Disagreement) -> dict[str, list[str]]:
     return {"environment": [told.environment], "model": [told.model]}
 
 
-def _origin(source: str, batch: Batch) -> Origin:
+def _origin(source: str, batch: Batch, now: datetime) -> Origin:
     arrivals = batch.arrivals
-    return Origin(
-        source, str(batch.first), datetime.fromtimestamp(max(arrivals, default=0.0), UTC), arrivals, batch.last
-    )
+    arrived = datetime.fromtimestamp(max(arrivals, default=0.0), UTC)
+    return Origin(source, str(batch.first), arrived, arrivals, batch.last, now)
 
 
 def _why_left(told: Disagreement) -> str:

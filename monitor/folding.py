@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
+import structlog
 
 from monitor.store import Parameter, Store
 from monitor.store.literals import render
@@ -60,6 +61,11 @@ WHERE minute >= {start:DateTime64(3, 'UTC')} AND minute < {end:DateTime64(3, 'UT
 SETTINGS allow_nondeterministic_mutations = 1
 """
 """Replicas are told to trust the inner question: what it reads was written long before."""
+
+
+Offsets = tuple[str, int, int]
+"""A log, and the first and the last of some offsets of it."""
+log = structlog.get_logger()
 
 
 class GoneError(LookupError):
@@ -143,18 +149,32 @@ def fold(store: Store, environment: str, model: str, start: datetime, end: datet
 
 
 def seal(
-    store: Store, environment: str, model: str, hours: Sequence[datetime], still_since: datetime, now: datetime
+    store: Store,
+    environment: str,
+    model: str,
+    hours: Sequence[datetime],
+    still_since: datetime,
+    now: datetime,
+    twice: Sequence[Offsets] = (),
 ) -> int:
     """Let sums stand for their batches, where they hold and nothing was written since a time. Gives how many hours.
 
     Only a sum of which all batches are there is sealed: they have as many events as it. Else one that comes in at this
     moment could be left out for ever. ``remove_sealed`` removes the batches.
+
+    twice
+        Where messages were taken in twice, see ``taken_in_twice``: what was sealed could not be taken out any more.
     """
     done = 0
     for start in range(0, len(hours), HOURS_AT_ONCE):
         some = hours[start : start + HOURS_AT_ONCE]
-        done += _seal(store, environment, model, some, still_since, now)
+        done += _seal(store, environment, model, some, still_since, now, twice)
     return done
+
+
+def taken_in_twice(store: Store, start: datetime, end: datetime) -> list[Offsets]:
+    """Where batches of a log overlap, among those that arrived or were taken in in a span of time."""
+    return [*store.query("offset_overlaps", start=start, end=end).iter_rows()]
 
 
 def remove_sealed(store: Store, hours: Sequence[datetime], sealed_until: datetime) -> None:
@@ -232,13 +252,34 @@ def _fold(store: Store, environment: str, model: str, hours: pl.DataFrame, now: 
     store.insert("profile_folds", named.with_columns(folded=pl.lit(now)))
 
 
+def _hours_read_twice(batches: pl.DataFrame, twice: Sequence[Offsets]) -> set[datetime]:
+    """The hours of batches that have some of these offsets.
+
+    >>> hours = pl.Series([EPOCH, EPOCH + HOUR]).cast(pl.Datetime("ms", "UTC"))
+    >>> some = pl.DataFrame({"hour": hours, "source": ["kafka/t/0/log"] * 2, "batch": ["0", "10"], "last": [9, 19]})
+    >>> [hour.hour for hour in _hours_read_twice(some, [("kafka/t/0/log", 15, 30), ("kafka/t/1/log", 0, 30)])]
+    [1]
+    """
+    hours: set[datetime] = set()
+    for source, lowest, highest in twice:
+        of_log = batches.filter(source=source).with_columns(first=pl.col("batch").cast(pl.Int64))
+        hours.update(of_log.filter(pl.col("first") <= highest, pl.max_horizontal("first", "last") >= lowest)["hour"])
+    return hours
+
+
 def _new_generation(now: datetime) -> int:
     """A number that nobody has, and that tells when it was given."""
     return int(now.timestamp()) << GENERATION_BITS | secrets.randbits(GENERATION_BITS) | 1
 
 
 def _seal(
-    store: Store, environment: str, model: str, hours: Sequence[datetime], still_since: datetime, now: datetime
+    store: Store,
+    environment: str,
+    model: str,
+    hours: Sequence[datetime],
+    still_since: datetime,
+    now: datetime,
+    twice: Sequence[Offsets],
 ) -> int:
     place = {"environment": environment, "model": model}
     asked = {"start": hours[0], "end": hours[-1] + HOUR}
@@ -249,13 +290,21 @@ def _seal(
     numbers = [int(hour.timestamp()) for hour in held["hour"]]
     batches = store.query("batches_to_seal", **place, **asked, hours=numbers, seals=_all(sealed["seals"]))
     generations = [*held["generation"].to_list(), *bases.values()]
+    read_twice = _hours_read_twice(batches, twice)
+    if read_twice:
+        told = [f"{hour:%Y-%m-%dT%H:%MZ}" for hour in sorted(read_twice)]
+        log.warning(
+            "hours keep their batches, as messages that were taken in twice are not repaired", **place, hours=told
+        )
     sums = store.query("audit_sums", **place, **asked, generations=generations)
     sizes = {(hour, generation): events for hour, generation, events in sums.iter_rows()}
     counted = dict(batches.group_by("hour").agg(pl.col("events").sum()).iter_rows())
     whole = [
         (hour, generation)
         for hour, generation in held.select("hour", "generation").iter_rows()
-        if hour in counted and counted[hour] + sizes.get((hour, bases.get(hour)), 0) == sizes.get((hour, generation), 0)
+        if hour not in read_twice
+        and hour in counted
+        and counted[hour] + sizes.get((hour, bases.get(hour)), 0) == sizes.get((hour, generation), 0)
     ]
     if not whole:
         return 0

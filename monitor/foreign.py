@@ -71,7 +71,7 @@ class Foreign:
         if key and source == FILE and not translated.identity:
             receipt = self._import(key, body, translated)
         else:
-            batch = translated.identity or _named(sender, key, body)
+            batch = translated.identity or _named(sender, key, _records(body, translated))
             receipt = self._store(translated, Origin(name if translated.identity else source or name, batch, now))
         adapter.settled(translated)
         return receipt
@@ -90,7 +90,9 @@ class Foreign:
             self._metrics.lone_halves.labels(translated.alone).inc()
 
     def _import(self, key: str, body: bytes, translated: Translated) -> Receipt:
-        chunk = Chunk(body.split(b"\n"), translated.lines, translated.records, translated.refused)
+        lines = _records(body, translated).split(b"\n")
+        numbers = [record - translated.heading for record in translated.records]
+        chunk = Chunk(lines, translated.lines, numbers, translated.refused)
         receipt = self._service.imports.take(key, chunk, translated.sender.allowed)
         return Receipt(receipt.accepted, _by_record(receipt.rejects, translated))
 
@@ -102,6 +104,10 @@ class Foreign:
 def _named(sender: Sender, key: str, body: bytes) -> str:
     told = (sender.caller, sender.model, sender.version, sender.server, sender.environment, key)
     return hashlib.sha256(b"\x1f".join((*map(str.encode, told), body))).hexdigest()[:32]
+
+
+def _records(body: bytes, translated: Translated) -> bytes:
+    return body.split(b"\n", translated.heading)[-1]
 
 
 def _by_record(rejects: Sequence[Reject], translated: Translated) -> list[Reject]:

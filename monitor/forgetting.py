@@ -40,6 +40,10 @@ class Forgotten:
             hashes[environment, model].add(id_hash)
         self._hashes = dict(hashes)
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many predictions of each model were forgotten."""
+        return {place: len(hashes) for place, hashes in self._hashes.items()}
+
     def left_out(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows of predictions or labels, without those of forgotten predictions."""
         if not self._hashes or rows.is_empty():

@@ -69,7 +69,7 @@ class Origin:
     last
         Its last offset, where it is a range of a log and ``batch`` is the first.
     taken
-        When it is taken in, where that is long after it arrived.
+        When it is taken in, where that may be long after it arrived.
     """
 
     source: str
@@ -82,9 +82,9 @@ class Origin:
     @property
     def first_sighted(self) -> datetime:
         """When it was first known of."""
-        if self.taken is not None:
-            return self.taken
-        return datetime.fromtimestamp(min(self.arrivals), UTC) if self.arrivals else self.arrived
+        if self.arrivals:
+            return datetime.fromtimestamp(min(self.arrivals), UTC)
+        return self.taken or self.arrived
 
     def arrivals_of(self, lines: int) -> NDArray[np.float64]:
         """When each of so many lines was received, in epoch seconds."""
@@ -153,10 +153,17 @@ class Ingest:
         def watched(read: _Read) -> None:
             if origin.last is not None:
                 self._watch(read.decoded.rejects, lines, origin)
+                if self._ends_elsewhere(origin):
+                    self._clear(origin)
             if (origin.source, origin.batch) in self._replayed:
                 self.drop_replay(origin)
 
         return self._take_with(lines, origin, allowed, refused, watched)
+
+    def _ends_elsewhere(self, origin: Origin) -> bool:
+        """Whether another batch of the log is there under this name. What only that one has would stay unseen."""
+        record = self._store.query("batch_record", source=origin.source, batch=origin.batch)
+        return not record.is_empty() and record["last"][0] != origin.last
 
     def retake(self, lines: Sequence[bytes], origin: Origin, *, anew: bool = False) -> Receipt:
         """Take a batch of a log in again, whatever the dead-letter watch would make of it.
@@ -326,6 +333,8 @@ class Ingest:
             first=pl.lit(offsets[0], pl.Int64),
             last=pl.lit(offsets[1], pl.Int64),
             received=pl.lit(origin.arrived),
+            taken=pl.lit(origin.taken or origin.arrived),
+            revision=pl.lit(self._config.intake_revision),
         )
         self._store.insert("batches", count)
 
@@ -362,9 +371,22 @@ class Ingest:
 
         Its record goes first, so that the auditor leaves the rest to whoever takes the batch in.
         """
-        record = self._store.query("batch_record", source=origin.source, batch=origin.batch)
+        others = self._others(origin)
         self._delete("batches", origin)
-        self._clear(origin, None if record.is_empty() else record["others"][0])
+        self._clear(origin, others)
+
+    def drop(self, origin: Origin) -> None:
+        """Remove a batch of which all is there in others as well.
+
+        Its record goes last, so that the auditor sees that there is something left should this fail midway.
+        """
+        self._clear(origin, self._others(origin))
+        self._delete("batches", origin)
+
+    def _others(self, origin: Origin) -> int | None:
+        """How many labels, releases and health checks a batch has; None of one that was not finished."""
+        record = self._store.query("batch_record", source=origin.source, batch=origin.batch)
+        return None if record.is_empty() else record["others"][0]
 
     def note_replay(self, source: str, batch: str) -> None:
         """Hear that dead letters of a batch are being replayed."""
@@ -387,8 +409,12 @@ class Ingest:
         within = "1" if others is None else _within(places, "timestamp")
         for table in ("predictions", "features"):
             self._delete(table, origin, within)
-        for table in ("labels", "releases", "health") if others != 0 else ():
-            self._delete(table, origin)
+        if others != 0:
+            known = self._store.query("batch_labels", source=origin.source, batch=origin.batch)
+            mark_labels(self._store, known)
+            for table in ("labels", "releases", "health"):
+                self._delete(table, origin)
+            mark_labels(self._store, known)
         self._delete("dead_letters", origin)
         self._delete("batch_hours", origin, _within(places, "hour"))
 

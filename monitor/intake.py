@@ -335,7 +335,7 @@ class Intake:
         source = f"kafka/{place.topic}/{place.partition}/{self._log_of(batch)}"
         arrivals = batch.arrivals
         arrived = datetime.fromtimestamp(max(arrivals, default=0.0), UTC)
-        return Origin(source, str(batch.first), arrived, arrivals, batch.last)
+        return Origin(source, str(batch.first), arrived, arrivals, batch.last, self._now())
 
     def _log_of(self, batch: Batch) -> str:
         return self._source.identity(batch.place) if batch.log is None else batch.log

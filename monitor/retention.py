@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from monitor.config import Config, ModelSpec
-from monitor.folding import GRACE, HOUR, fold, remove_old_sums, remove_sealed, seal
+from monitor.folding import GRACE, HOUR, fold, remove_old_sums, remove_sealed, seal, taken_in_twice
 from monitor.reference import References
 from monitor.registry import Model, Registry
 from monitor.store import Store
@@ -38,7 +38,7 @@ OF_MODELS: Mapping[str, Mapping[str, str]] = {
 COMMON: Mapping[str, Mapping[str, str]] = {
     "dead_letters": {"dead_letters": "received", "replayed_letters": "replayed"},
     "health": {"health": "timestamp"},
-    "batches": {"batches": "received", "batch_hours": "hour"},
+    "batches": {"batches": "received", "batch_hours": "hour", "imports": "imported"},
     "judgements": {"judgements": "watched_until"},
 }
 ARRIVED_LATELY = (
@@ -100,15 +100,19 @@ class Keeper:
                 sealed.append(hour)
         if sealed:
             remove_sealed(self._store, sealed, now - GRACE)
+        due = []
         for model in models:
-            place = (self._store, model.environment, model.name)
-            minutes = model.spec.retention.minutes
-            until = min(seen - minutes, judged(model))
+            until = min(seen - model.spec.retention.minutes, judged(model))
             old = [hour for hour in hours[model.environment, model.name] if hour + HOUR <= until]
             if old and model.layout is not None:  # else its events have no cells yet
-                self._references.complete(model, old[0], old[-1] + HOUR)
-                fold(*place, old[0], old[-1] + HOUR, now)
-                seal(*place, old, now - minutes, now)
+                due.append((model, old))
+        oldest = min((old[0] for _, old in due), default=now)
+        twice = taken_in_twice(self._store, oldest - DAY, now + DAY)  # clocks may be off
+        for model, old in due:
+            place = (self._store, model.environment, model.name)
+            self._references.complete(model, old[0], old[-1] + HOUR)
+            fold(*place, old[0], old[-1] + HOUR, now)
+            seal(*place, old, now - model.spec.retention.minutes, now, twice)
 
     def _common(self, now: datetime, models: Iterable[Model]) -> dict[str, datetime]:
         kept = {

@@ -60,6 +60,8 @@ from monitor.vitals import Vitals
 from monitor.windows import EPOCH, LATE_ALLOWANCE, due, is_due, next_start
 
 LEASE = timedelta(minutes=10)
+IMPORT_LEASE = timedelta(minutes=1)
+"""An import that was killed holds up the next one of the same file for so long."""
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 MOST_WINDOWS_A_TICK = 500
@@ -172,7 +174,11 @@ class Service:
             with self.metrics.unflushed.holding():
                 small = origin.last is None and len(lines) <= MOST_LINES
                 take = self.gathering.take if small else self.ingest.take
+                forgotten = self.ingest.forgotten.counts()
                 receipt = take(lines, origin, models, refused)
+                for place, count in self.ingest.forgotten.counts().items():
+                    if count > forgotten.get(place, 0):  # while the batch was on its way, maybe with their rows
+                        remove_forgotten(self.store, *place)
         finally:
             self.metrics.stopped_logs.set(len(self.ingest.watch.stopped))
         self.metrics.ingest_seconds.observe(time.perf_counter() - started)
@@ -659,11 +665,15 @@ class Service:
         """Whether the layout of a model may be made here; no other process may while the context lasts."""
         return self._alone(environment, name, "layout", now)
 
+    def may_import(self, what: str) -> contextlib.AbstractContextManager[bool]:
+        """Whether some files may be imported here; no other process may while the context lasts, or for a minute."""
+        return self._alone("", "", f"import:{what}", self.clock.now(), IMPORT_LEASE)
+
     @contextlib.contextmanager
-    def _alone(self, environment: str, name: str, what: str, now: datetime) -> Iterator[bool]:
+    def _alone(self, environment: str, name: str, what: str, now: datetime, lease: timedelta = LEASE) -> Iterator[bool]:
         """Whether something may be done here; no other process may while the context lasts."""
         claim = Claim(environment, name, what, EPOCH, EPOCH, self._owner)
-        granted = self.ledger.claim(claim, now, LEASE)
+        granted = self.ledger.claim(claim, now, lease)
         try:
             yield granted
         finally:

@@ -114,6 +114,9 @@ class Translated:
         Of each line, which record of the bytes it came from, from 0.
     refused
         The refusals; ``row`` is the place in ``lines``.
+    heading
+        How many lines of the bytes come before the records and only say how those are read. What is known of a batch
+        does not depend on them.
     waiting
         Nothing became of it yet: its other half is missing. It is in memory only.
     alone
@@ -125,6 +128,7 @@ class Translated:
     lines: list[bytes] = field(default_factory=list)
     records: list[int] = field(default_factory=list)
     refused: list[Reject] = field(default_factory=list)
+    heading: int = 0
     waiting: bool = False
     alone: str = ""
     _bytes: int = 0

@@ -40,7 +40,7 @@ class Bentoml(Adapter):
         self._class_names = settings.class_names
 
     def translate(self, body: bytes, headers: Mapping[str, str], sender: Sender, now: float) -> Translated:
-        """Lines of a schema file, then of its data file. The same bytes are the same batch."""
+        """Lines of a schema file, to which each start of a service adds one, then of its data file."""
         del headers, now
         translated = Translated(sender)
         lines = body.split(b"\n")
@@ -50,6 +50,7 @@ class Bentoml(Adapter):
         except RefusedError as refusal:
             translated.refuse(0, refusal, body)
             return translated
+        translated.heading = rows
         numbers: Counter[str] = Counter()
         for record, raw in enumerate(lines[rows:], rows):
             if raw and not raw.isspace():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -186,4 +187,25 @@ def test_a_layout_that_is_made_later_keeps_the_count_of_what_was_forgotten(
     assert profiled(service) == 400
     placed = "SELECT sum(n) AS n FROM profile_batches FINAL WHERE segment = '' AND layout_id != ''"
     assert service.store.select(placed)["n"][0] == 100
+    assert agrees(service)
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_batch_that_is_on_its_way_brings_nothing_of_what_is_forgotten_meanwhile(
+    service: Service, monkeypatch: pytest.MonkeyPatch, batches: int
+) -> None:
+    insert = service.store.insert
+    forgets = iter([True])
+
+    def inserted(table: str, rows: pl.DataFrame) -> None:
+        if table == "features" and next(forgets, False):
+            service.forget("m", "new-1")
+        insert(table, rows)
+
+    monkeypatch.setattr(service.store, "insert", inserted)
+    bodies = [ndjson([prediction(n, NOON, prediction_id=f"new-{n}") for n in (b, b + 1)]) for b in range(batches)]
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(service.take, bodies, ["http"] * batches))
+    assert counts(service, "prediction_id = 'new-1'") == [0, 0, 0]
+    assert counts(service, "prediction_id LIKE 'new-%'")[0] == {1: 1, 3: 4}[batches]
     assert agrees(service)

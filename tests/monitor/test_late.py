@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
 import polars as pl
 import pytest
 from given import NOON, ServiceMaker, StillClock, ndjson, prediction
@@ -18,7 +20,8 @@ from monitor.folding import mark
 from monitor.ingest import Origin
 from monitor.judge import Judge
 from monitor.service import Service
-from monitor.store import StoreUnavailableError
+from monitor.store import Store, StoreUnavailableError
+from monitor.windows import floor
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -257,6 +260,15 @@ def test_accuracy_is_judged_again_when_labels_come_late(kind: str, request: pyte
     assert settle(service, LATER + HOUR) == 0
 
 
+def test_accuracy_is_judged_again_when_labels_of_a_batch_are_removed(service: Service) -> None:
+    label = {"type": "label", "model": "m", "prediction_id": "1-7", "label": "no"}
+    origin = Origin("kafka/t/0/log", "0", LATER, None, 0)
+    service.take_batch([orjson.dumps(label | {"timestamp": (NOON + HOUR + 20 * MINUTE).timestamp()})], origin)
+    assert settle(service, LATER) == 2
+    service.forget_batch(origin)
+    assert settle(service, LATER + HOUR) == 2
+
+
 def test_labels_that_were_known_too_late_change_nothing(service: Service) -> None:
     service.take(ndjson(retractions(1, range(40), 31 * MINUTE)), "http")
     assert settle(service, LATER) == 0
@@ -278,3 +290,46 @@ def test_claims_of_late_windows_go_once_nobody_watches_them(service: Service, cl
         clock.at = NOON + timedelta(days=days)
         service.remove_old(clock.at)
         assert (sum(claims()), len(claims()) - sum(claims())) == (left, others + 1), "that of retention is another one"
+
+
+def test_windows_of_any_length_are_late_when_their_hours_or_labels_were_written_to(any_store: Store) -> None:
+    random = np.random.default_rng(5)
+    models = ["a", "b", "c"]
+    marks = {
+        table: pl.DataFrame(
+            {
+                "environment": "production",
+                "model": random.choice(models[:2], 120),  # of the last one nothing was ever written
+                "hour": [NOON + int(n) * HOUR for n in random.integers(-60, 60, 120)],
+                "marks": random.integers(1, 4, 120).astype(np.uint64),
+            }
+        )
+        for table in ("profile_marks", "label_marks")
+    }
+    for table, rows in marks.items():
+        any_store.insert(table, rows)
+
+    def counted(table: str, model: str, start: datetime, end: datetime) -> int:
+        written = marks[table].filter(pl.col("model") == model, pl.col("hour") >= floor(start, HOUR))
+        return int(written.filter(pl.col("hour") < end)["marks"].sum())
+
+    judged: list[dict[str, Any]] = []
+    expected = set()
+    for n in range(300):
+        model, kind = str(random.choice(models)), str(random.choice(["traffic", "labels"]))
+        end = NOON + int(random.integers(-2000, 2000)) * MINUTE
+        start = end - int(random.choice([5, 60, 240, 1440])) * MINUTE
+        labels_until = end + int(random.integers(0, 3000)) * MINUTE
+        now = counted("profile_marks", model, start, end)
+        now += counted("label_marks", model, start - 24 * HOUR, labels_until) if kind == "labels" else 0
+        known = max(0, now - int(random.integers(0, 2)))
+        watched = NOON + int(random.integers(-1, 2)) * HOUR
+        window = {"model": model, "kind": kind, "start": start, "end": end}
+        known_then = {"marks": known, "events": n, "labels_until": labels_until, "watched_until": watched}
+        judged.append({"environment": "production", **window, **known_then, "digest": str(n), "judged": NOON})
+        if watched > NOON and known != now:
+            expected.add((model, kind, start, end, known, now))
+    any_store.insert("judgements", pl.DataFrame(judged).with_columns(pl.col("marks", "events").cast(pl.UInt64)))
+    found = any_store.query("late_windows", now=NOON).select("model", "kind", "start", "end", "marks", "marks_now")
+    assert set(found.rows()) == expected
+    assert len(expected) > 20

@@ -42,11 +42,11 @@ class Log:
 
         yield read
 
-    def take(self, service: Service, first: int, last: int) -> None:
+    def take(self, service: Service, first: int, last: int, taken: datetime | None = None) -> None:
         """Have a batch taken in, as the intake does."""
         batch = Batch(Place("t", 0), first, last, self.read(first, last))
         arrivals = batch.arrivals
-        service.take_batch(batch.lines, Origin(NAME, str(first), datetime_of(max(arrivals)), arrivals, last))
+        service.take_batch(batch.lines, Origin(NAME, str(first), datetime_of(max(arrivals)), arrivals, last, taken))
 
     def auditor(self, service: Service, limits: Limits = Limits()) -> Auditor:  # noqa: B008 - it is frozen
         """An auditor that can read this log."""

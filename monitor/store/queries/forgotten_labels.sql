@@ -13,7 +13,9 @@ SELECT
     counted.clock_environments AS clock_environments,
     counted.clock_servers AS clock_servers,
     counted.clock_delays AS clock_delays,
-    counted.received AS received
+    counted.received AS received,
+    counted.taken AS taken,
+    counted.revision AS revision
 FROM
 (
     SELECT source, batch, uniqExactIf(row, is_gone) AS gone, uniqExactIf(row, NOT is_gone) AS kept

@@ -1,5 +1,14 @@
 -- Where batches of a log have offsets that earlier ones have as well: from the first such batch of each log to the end of the last,
--- among those that arrived in a span, and all between them. A batch that was sealed may have had more than its record says.
+-- among those that arrived or were taken in in a span, and all between them. A batch that was sealed may have had more than its
+-- record says.
+WITH lately AS
+(
+    SELECT source, first, last, received
+    FROM batches FINAL
+    WHERE first >= 0
+        AND (received >= {start:DateTime64(3, 'UTC')} AND received < {end:DateTime64(3, 'UTC')}
+            OR taken >= {start:DateTime64(3, 'UTC')} AND taken < {end:DateTime64(3, 'UTC')})
+)
 SELECT source, min(first) AS lowest, max(last) AS highest
 FROM
 (
@@ -21,15 +30,14 @@ FROM
         (
             SELECT source, batch, max(last) AS last
             FROM sealed_batches
-            WHERE hour >= {start:DateTime64(3, 'UTC')} - INTERVAL 1 DAY AND startsWith(source, 'kafka/')
+            WHERE startsWith(source, 'kafka/') AND hour >= (SELECT min(received) - INTERVAL 1 DAY FROM lately)
             GROUP BY source, batch
         ) AS sealed ON records.source = sealed.source AND records.batch = sealed.batch
     ) AS batches
     INNER JOIN
     (
         SELECT source, min(first) AS lowest, max(last) AS highest
-        FROM batches FINAL
-        WHERE first >= 0 AND received >= {start:DateTime64(3, 'UTC')} AND received < {end:DateTime64(3, 'UTC')}
+        FROM lately
         GROUP BY source
     ) AS spans ON batches.source = spans.source
     WHERE batches.last >= spans.lowest AND batches.first <= spans.highest

@@ -218,6 +218,22 @@ def test_files_that_grow_and_are_rotated_are_imported_once(tmp_path: Path, make_
     assert len(ids(service)) == len(set(ids(service))) == 101
 
 
+def test_a_schema_that_a_restart_wrote_again_makes_no_record_another_one(
+    tmp_path: Path, make_service: ServiceMaker
+) -> None:
+    service = make_service()
+    lines = [record(i) for i in range(20)]
+    logs = made(tmp_path / "logs", *lines[:15], b"x\n")
+    imported(service, logs, chunk_bytes=1500)
+    made(tmp_path / "logs", *lines[:15], b"x\n", *lines[15:], described=2 * schema())
+    accepted, rejected = imported(service, logs, chunk_bytes=1500)
+    assert (accepted, [r["line"] for r in rejected]) == (20, [16])
+    assert len(ids(service)) == len(set(ids(service))) == 20
+    for heading in (schema(), 2 * schema()):
+        service.foreign.take("bentoml", heading + record(50), {}, SENDER)
+    assert len(ids(service)) == 21
+
+
 def test_records_of_one_request_are_numbered_and_stay_together(tmp_path: Path, make_service: ServiceMaker) -> None:
     lines = [record(i, request=f"q{i // 7}", second=i // 7) for i in range(70)]
     logs = made(tmp_path / "logs", *lines)
