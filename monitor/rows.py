@@ -24,15 +24,16 @@ HASH_RANGE = 2**32
 _Sample = tuple[NDArray[np.bool_], NDArray[np.float64]]
 
 
-def kept(ids: Sequence[str], fraction: float) -> NDArray[np.bool_]:
+def kept(ids: pl.Series, fraction: float) -> NDArray[np.bool_]:
     """Which rows a sample keeps: a hash of the prediction id, the same in every pod, for labels, and in the store.
 
-    >>> kept(["a"], 1.0).tolist(), kept(["a"], 0.5).tolist(), zlib.crc32(b"a") * HASH_FACTOR % HASH_RANGE
+    >>> a = pl.Series(["a"])
+    >>> kept(a, 1.0).tolist(), kept(a, 0.5).tolist(), zlib.crc32(b"a") * HASH_FACTOR % HASH_RANGE
     ([True], [False], 4200413011)
     """
     if fraction >= 1:
         return np.ones(len(ids), bool)
-    hashes = np.array([zlib.crc32(i.encode("utf-8", "surrogatepass")) for i in ids], np.uint64)
+    hashes = np.fromiter(map(zlib.crc32, ids.cast(pl.Binary).to_list()), np.uint64, len(ids))
     return (hashes * np.uint64(HASH_FACTOR)) % np.uint64(HASH_RANGE) < np.uint64(fraction * HASH_RANGE)
 
 
@@ -145,7 +146,7 @@ def _keep(parts: Sequence[Part], share: Callable[[Model], float]) -> _Sample | N
 
 
 def _sample(model: Model, columns: PredictionColumns, share: float) -> _Sample:
-    keep = kept(columns.texts["prediction_id"].to_list(), share)
+    keep = kept(columns.texts["prediction_id"], share)
     if "prediction_id" in model.spec.privacy.hash:  # the pod chose by another id, so these are two samples of two
         return keep, columns.weight / share
     # The pod chose by the same hash: of its share and the store's, the smaller one is a part of the larger one.
