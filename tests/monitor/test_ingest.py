@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import orjson
+import polars as pl
 import pytest
 from given import NOON, ServiceMaker, ndjson, prediction
 
