@@ -234,9 +234,11 @@ def _connection(spec: KafkaSource, password: str) -> dict[str, Any]:
 
 def _message(record: Any) -> Message:
     value = record.value or b""
-    arrived_ms = min(
-        max(record.timestamp, 0), LATEST_MS
-    )  # producers may say anything, and a replay must decide the same
+    arrived_ms = record.timestamp
+    if not 0 <= arrived_ms <= LATEST_MS:  # producers may say anything, and a replay must decide the same
+        arrived_ms = min(max(arrived_ms, 0), LATEST_MS)
+    if value.startswith(b"{") and b"\n" not in value and not record.headers:  # as most are, by far
+        return Message(record.offset, arrived_ms, [value], len(value) + OBJECT_BYTES)
     lines = _lines(value, record.headers)
     size = lines.size if isinstance(lines, TableLines) else len(value) + OBJECT_BYTES * len(lines)
     return Message(record.offset, arrived_ms, lines, size)
@@ -244,12 +246,16 @@ def _message(record: Any) -> Message:
 
 def _lines(value: bytes, headers: Sequence[tuple[str, bytes]]) -> Sequence[bytes]:
     """One object, many as NDJSON, or a table. The header need not be there; where it is, it is believed."""
-    told = next((content or b"" for name, content in headers if name.lower() == "content-type"), b"")
+    told = _content_type(headers) if headers else b""
     if told.lower().startswith(NDJSON):
         return value.split(b"\n")
-    if is_table(value, told.decode("latin-1")) and value:
+    if value and is_table(value, told.decode("latin-1")):
         return TableLines(value)
     return split_lines(value) if b"\n" in value or value[:1] in b"[\xef" else [value]
+
+
+def _content_type(headers: Sequence[tuple[str, bytes]]) -> bytes:
+    return next((content or b"" for name, content in headers if name.lower() == "content-type"), b"")
 
 
 def _place(at: TopicPartition) -> Place:

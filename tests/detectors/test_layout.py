@@ -64,7 +64,9 @@ def test_numbers_right_beside_an_edge_or_a_point_are_on_the_right_side_of_it(ste
     bins = FeatureCells("x", Kind.NUMERIC, edges=(*ends, math.inf))
     assert bins.cells(column).tolist() == [sum(end <= x for end in ends) for x in places.tolist()]
     points = FeatureCells("x", Kind.NUMERIC, points=ends)
-    found = [x for x, cell in zip(places.tolist(), points.cells(column).tolist(), strict=True) if cell == points.ordered]
+    found = [
+        x for x, cell in zip(places.tolist(), points.cells(column).tolist(), strict=True) if cell == points.ordered
+    ]
     assert found == [x for x in places.tolist() if ends[0] < x < ends[-1] and x not in ends]
     even = FeatureCells("x", Kind.NUMERIC, edges=ends)
     assert even.cells(column).tolist() == bins.cells(column).tolist()
