@@ -105,8 +105,9 @@ class Column:
 class _Steps:
     """Ascending numbers among which others are placed, several times as fast as by bisection.
 
-    Their range is cut into equal slots, each with one step at most. The slot of a number never falls as the number grows,
-    however it is rounded, so only the step in the same slot must be looked at. Steps that are too uneven are bisected.
+    Their range is cut into equal slots, each with one step at most. The slot of a number never falls as the number
+    grows, however it is rounded, so only the step in the same slot must be looked at. Steps that are too uneven are
+    bisected.
     """
 
     def __init__(self, steps: Floats) -> None:
@@ -142,7 +143,8 @@ class _Steps:
     def _slots(self, numbers: Floats) -> NDArray[np.intp]:
         with np.errstate(over="ignore"):
             places = (numbers - self._low) * self._scale
-        return np.clip(places, 0, self._last, out=places).astype(np.intp)
+        slots: NDArray[np.intp] = np.clip(places, 0, self._last, out=places).astype(np.intp)
+        return slots
 
 
 @dataclass(frozen=True)
