@@ -31,6 +31,8 @@ MAX_COMMON = 10
 """Values with a bin of their own among those between quantiles."""
 ROWS_IN_BIN = 5
 """Of what is left beside those values, a bin has at least so many rows."""
+SLOTS = (256, 1024, 4096)
+"""Into so many parts the range of bins is cut, so that a number's bin is found without bisection."""
 MAX_LEVELS = 50
 MAX_REMEMBERED_LEVELS = 10_000
 SCORE_BINS = 100
@@ -98,6 +100,51 @@ class Column:
             position[self.not_finite[rows[self.not_finite]]],
             position[self.wrong_kind[rows[self.wrong_kind]]],
         )
+
+
+class _Steps:
+    """Ascending numbers among which others are placed, several times as fast as by bisection.
+
+    Their range is cut into equal slots, each with one step at most. The slot of a number never falls as the number
+    grows, however it is rounded, so only the step in the same slot must be looked at. Steps that are too uneven are
+    bisected.
+    """
+
+    def __init__(self, steps: Floats) -> None:
+        self._steps = steps
+        self._low, self._scale, self._last = steps[0], np.float64(0), 0
+        for slots in SLOTS if len(steps) > 1 else ():
+            with np.errstate(over="ignore"):
+                self._scale, self._last = slots / (steps[-1] - self._low), slots - 1
+            if not 0 < self._scale < np.inf:
+                break
+            own = self._slots(steps)
+            if (np.diff(own) > 0).all():
+                self._before = np.searchsorted(own, np.arange(slots)).astype(np.int32)
+                self._inside = np.full(slots, np.nan)  # nothing compares to it
+                self._inside[own] = steps
+                return
+        self._last = 0
+
+    def at_most(self, numbers: Floats) -> NDArray[np.int32]:
+        """How many steps are not greater than each of some finite numbers."""
+        if not self._last:
+            return np.searchsorted(self._steps, numbers, side="right").astype(np.int32)
+        slots = self._slots(numbers)
+        return self._before[slots] + (self._inside[slots] <= numbers)
+
+    def below(self, numbers: Floats) -> NDArray[np.int32]:
+        """How many steps are less than each of some finite numbers."""
+        if not self._last:
+            return np.searchsorted(self._steps, numbers, side="left").astype(np.int32)
+        slots = self._slots(numbers)
+        return self._before[slots] + (self._inside[slots] < numbers)
+
+    def _slots(self, numbers: Floats) -> NDArray[np.intp]:
+        with np.errstate(over="ignore"):
+            places = (numbers - self._low) * self._scale
+        slots: NDArray[np.intp] = np.clip(places, 0, self._last, out=places).astype(np.intp)
+        return slots
 
 
 @dataclass(frozen=True)
@@ -237,8 +284,8 @@ class FeatureCells:
             cells[numbers < 0] = self.state("wrong_kind")
             return cells
         if not self.points:
-            return np.searchsorted(self._edges, numbers, side="right").astype(np.int32)
-        at = np.searchsorted(self._points, numbers, side="left").astype(np.int32)
+            return self._steps.at_most(numbers)
+        at = self._steps.below(numbers)
         exact = self._points[np.minimum(at, len(self.points) - 1)] == numbers
         between = ~exact & (at > 0) & (at < len(self.points))
         cells = at + np.where(exact | (at == len(self.points)), 1, 0).astype(np.int32)
@@ -246,8 +293,8 @@ class FeatureCells:
         return cells
 
     @cached_property
-    def _edges(self) -> Floats:
-        return np.array(self.edges)
+    def _steps(self) -> _Steps:
+        return _Steps(self._points if self.points else np.array(self.edges))
 
     @cached_property
     def _points(self) -> Floats:

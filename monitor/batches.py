@@ -153,17 +153,21 @@ class Buffer:
         Logs may lack offsets for good (transactions, compaction), and a reader that lost its place lacks them too.
         They are told apart by reading again: what lacks twice is not there.
         """
+        following = self.following
         for message in messages:
-            if message.offset < self.following:
-                continue
-            if message.offset > self.following and self._gap != (self.following, message.offset):
-                self._gap = (self.following, message.offset)
-                return self.following
+            offset = message.offset
+            if offset != following:
+                if offset < following:
+                    continue
+                if self._gap != (following, offset):
+                    self._gap = (following, offset)
+                    return following
             if not self.messages:
                 self.since = now
             self.messages.append(message)
             self.rows += len(message.lines)
             self.size += message.size
+            following = offset + 1
         return None
 
     @property
@@ -186,7 +190,8 @@ class Buffer:
             return Batch(
                 self.place, self.position, self.pending, whole, again=True, log=self.pending_log, amended=self.amended
             )
-        if not self.messages:
+        # Before it is known that there are enough, they are not looked at one by one, as this is asked at every poll.
+        if not self.messages or not (self._closes(limits) or now - self.since >= limits.seconds):
             return None
         rows = size = 0
         chosen: list[Message] = []
@@ -196,17 +201,20 @@ class Buffer:
             if chosen and (rows > limits.rows or size > limits.size):
                 return Batch(self.place, self.position, chosen[-1].offset, chosen)
             chosen.append(message)
-        if rows < limits.rows and size < limits.size and now - self.since < limits.seconds:
-            return None
         return Batch(self.place, self.position, chosen[-1].offset, chosen)
+
+    def _closes(self, limits: Limits) -> bool:
+        return self.rows >= limits.rows or self.size >= limits.size
 
     def drop(self, batch: Batch, now: float) -> None:
         """The batch is taken in."""
+        taken = None
         while self.messages and self.messages[0].offset <= batch.last:
-            message = self.messages.popleft()
-            self.complete_until = _arrival(message)
-            self.rows -= len(message.lines)
-            self.size -= message.size
+            taken = self.messages.popleft()
+            self.rows -= len(taken.lines)
+            self.size -= taken.size
+        if taken is not None:
+            self.complete_until = _arrival(taken)
         self.position = batch.last + 1
         self.pending = None
         self.since = now

@@ -81,6 +81,23 @@ class PredictionColumns:
     def __len__(self) -> int:
         return len(self.row)
 
+    def take(self, rows: NDArray[np.int64]) -> PredictionColumns:
+        """Some of the rows. What is odd among their features is not told from what is missing any more."""
+        return PredictionColumns(
+            row=self.row[rows],
+            texts={n: texts[rows] for n, texts in self.texts.items()},
+            segments={n: values[rows] for n, values in self.segments.items()},
+            origin=self.origin[rows],
+            at=self.at[rows],
+            weight=self.weight[rows],
+            failed=self.failed[rows],
+            features={n: Column(column.values[rows], NONE, NONE) for n, column in self.features.items()},
+            score=self.score[rows],
+            label=self.label[rows],
+            extras=[self.extras[row] for row in rows.tolist()],
+            undeclared=self.undeclared[rows],
+        )
+
 
 def prediction_columns(events: Sequence[Fields], spec: ModelSpec) -> PredictionColumns:
     """The columns of some prediction events, after the fields that must not be kept have been dropped or hashed."""

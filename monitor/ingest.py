@@ -236,7 +236,7 @@ class Ingest:
                 for row in columns.row.tolist():
                     rest[row] = b""
         broken = self._read_tables(tables, rest, arrived, allowed, clean) if tables else []
-        decoded = self._decoded(rest, origin, allowed)
+        decoded = self._decoded(rest, origin, allowed) if any(rest) else Decoded()
         decoded.rejects.extend(broken)
         return _Read(decoded, clean, len(lines))
 
@@ -291,8 +291,9 @@ class Ingest:
     def _take(self, read: _Read, origin: Origin) -> Receipt:
         decoded = read.decoded
         rejects_id = _rejects_id(decoded.rejects)
-        letters = dead_letter_rows(decoded.rejects).with_columns(rejects_id=pl.lit(rejects_id, pl.UInt64))
-        self._write("dead_letters", letters, origin)
+        if decoded.rejects:
+            letters = dead_letter_rows(decoded.rejects).with_columns(rejects_id=pl.lit(rejects_id, pl.UInt64))
+            self._write("dead_letters", letters, origin)
         placed = []
         for place in {**decoded.predictions, **read.clean}:
             events = decoded.predictions.get(place, [])
@@ -303,16 +304,18 @@ class Ingest:
             others = [prediction_columns(events, model.spec)] if events else []
             placed.append((model, together([*read.clean.get(place, ()), *others])))
         self._write_predictions(placed, origin)
-        labels = self._write_labels(decoded, origin)
-        self._write("releases", release_rows(decoded.releases), origin)
-        self._write("health", health_rows(decoded.health), origin)
+        labels = self._write_labels(decoded, origin) if decoded.labels else 0
+        if decoded.releases:
+            self._write("releases", release_rows(decoded.releases), origin)
+        if decoded.health:
+            self._write("health", health_rows(decoded.health), origin)
         accepted = decoded.accepted + sum(len(columns) for parts in read.clean.values() for columns in parts)
         unprofiled = len(decoded.labels) + len(decoded.releases) + len(decoded.health)
         counts = {
             "rejected": len(decoded.rejects),
             "predictions": accepted - unprofiled,
             "others": unprofiled,
-            "labels": labels.height,
+            "labels": labels,
             "labels_from": max(0, int(min((e["at"] for e in decoded.labels), default=0.0))),
             "rejects_id": rejects_id,
         }
@@ -326,17 +329,18 @@ class Ingest:
     def _count(self, origin: Origin, counts: Mapping[str, int], clocks: pl.DataFrame) -> None:
         """Say what became of the batch, for the auditor, and what it tells of clocks."""
         offsets = (-1, -1) if origin.last is None else (int(origin.batch), origin.last)
-        count = pl.DataFrame(counts, dict.fromkeys(counts, pl.UInt64)).with_columns(
-            *clocks,
-            source=pl.lit(origin.source),
-            batch=pl.lit(origin.batch),
-            first=pl.lit(offsets[0], pl.Int64),
-            last=pl.lit(offsets[1], pl.Int64),
-            received=pl.lit(origin.arrived),
-            taken=pl.lit(origin.taken or origin.arrived),
-            revision=pl.lit(self._config.intake_revision),
-        )
-        self._store.insert("batches", count)
+        count = {
+            **{name: pl.Series([number], dtype=pl.UInt64) for name, number in counts.items()},
+            **clocks.to_dict(),
+            "source": [origin.source],
+            "batch": [origin.batch],
+            "first": [offsets[0]],
+            "last": [offsets[1]],
+            "received": [origin.arrived],
+            "taken": [origin.taken or origin.arrived],
+            "revision": [self._config.intake_revision],
+        }
+        self._store.insert("batches", pl.DataFrame(count))
 
     def _failing(self, lines: Sequence[bytes], origin: Origin, allowed: frozenset[str]) -> list[Reject]:
         """The lines that cannot be processed even alone. Nothing is written."""
@@ -458,12 +462,13 @@ class Ingest:
         hours = count_hours(profiles, predictions, features)
         self._store.insert("batch_hours", hours.with_columns(*place))
 
-    def _write_labels(self, decoded: Decoded, origin: Origin) -> pl.DataFrame:
+    def _write_labels(self, decoded: Decoded, origin: Origin) -> int:
+        """Gives how many rows."""
         self._redact_labels(decoded)
         rows = self.forgotten.left_out(label_rows(decoded.labels))
         self._write("labels", rows, origin)
         mark_labels(self._store, rows)
-        return rows
+        return rows.height
 
     def _redact_labels(self, decoded: Decoded) -> None:
         for event in decoded.labels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -15,12 +15,17 @@ from monitor.folding import mark
 from monitor.registry import Model
 from monitor.store import Store
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MINUTE_MS = 60_000
 BASE = "base"
 DENSE_CELLS_PER_VALUE = 8
 """Counting into a dense table is faster until it is mostly empty."""
 Part = tuple[Model, PredictionColumns]
 """Predictions of one model."""
+_Cells = list[tuple[slice, NDArray[np.int32]]]
+"""Of each feature where its cells stand in the layout's vector, and in which of them each row is."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,13 @@ def profile_rows(parts: Sequence[Part]) -> pl.DataFrame:
     keys = {
         "part": pl.Series(np.repeat(np.arange(len(parts)), [len(c) for c in columns])),
         **{name: pl.concat([c.texts[name] for c in columns]) for name in ("version", "server", "role")},
-        "segment": pl.Series([""]).new_from_index(0, len(at)),
         "minute": pl.Series(milliseconds(at) // MINUTE_MS * MINUTE_MS),
         "weight": pl.Series(np.concatenate([c.weight for c in columns])),
         "origin": pl.Series(np.concatenate([c.origin for c in columns])),
     }
     base = _groups(keys, np.arange(len(at)))
     segmented = _segment_groups(base, parts)
+    base.keys["segment"] = pl.repeat("", len(base.keys["part"]), eager=True)
     cells = [_cells(model, c) for model, c in parts]
     return pl.concat([_frame(parts, groups, cells) for groups in (base, segmented) if len(groups.rows)])
 
@@ -65,22 +70,22 @@ def write_profiles(store: Store, profiles: pl.DataFrame) -> None:
 
 
 def _groups(keys: dict[str, pl.Series], rows: NDArray[np.int64]) -> _Groups:
-    of_row = np.zeros(len(rows), np.int64)
-    first = np.zeros(min(len(rows), 1), np.int64)
+    of_row, count = np.zeros(len(rows), np.int64), min(len(rows), 1)
     for values in keys.values():
-        plain = _codes(values)
-        if len(plain) and (plain != plain[0]).any():
-            distinct, code = np.unique(plain, return_inverse=True)
-            _, first, of_row = np.unique(of_row * len(distinct) + code, return_index=True, return_inverse=True)
+        codes, kinds = _numbered(values.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        if kinds > 1:
+            of_row, count = _numbered(of_row * kinds + codes)
+    first = np.empty(count, np.int64)
+    first[of_row[::-1]] = np.arange(len(rows))[::-1]  # the last one that is written is the first row
     return _Groups({name: values[first] for name, values in keys.items()}, of_row, rows)
 
 
-def _codes(values: pl.Series) -> NDArray[Any]:
-    """Numbers that are equal where the values are."""
-    if values.dtype != pl.String:
-        return values.to_numpy()
-    codes: NDArray[Any] = values.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode().indices.to_numpy()
-    return codes
+def _numbered(values: pa.Array | NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """A number for each value, the same for equal ones and in the order of first sight; and how many there are."""
+    import pyarrow as pa
+
+    coded = (pa.array(values) if isinstance(values, np.ndarray) else values).dictionary_encode()
+    return coded.indices.to_numpy().astype(np.int64), len(coded.dictionary)
 
 
 def _segment_groups(base: _Groups, parts: Sequence[Part]) -> _Groups:
@@ -97,20 +102,15 @@ def _segment_groups(base: _Groups, parts: Sequence[Part]) -> _Groups:
     return _Groups({**whole, "segment": split.keys["segment"]}, split.of_row, of_row)
 
 
-def _cells(model: Model, columns: PredictionColumns) -> NDArray[np.int32]:
-    """The place in the layout's vector of each row's value of each feature: features x rows."""
+def _cells(model: Model, columns: PredictionColumns) -> _Cells:
     layout = model.layout
     if layout is None:
-        return np.empty((0, len(columns)), np.int32)
+        return []
     found = [f for f in layout.features if f.name in columns.features]
-    cells = np.empty((len(found), len(columns)), np.int32)
-    for number, feature in enumerate(found):
-        cells[number] = feature.cells(columns.features[feature.name])
-        cells[number] += layout.spans[feature.name].start
-    return cells
+    return [(layout.spans[f.name], f.cells(columns.features[f.name])) for f in found]
 
 
-def _frame(parts: Sequence[Part], groups: _Groups, cells: Sequence[NDArray[np.int32]]) -> pl.DataFrame:
+def _frame(parts: Sequence[Part], groups: _Groups, cells: Sequence[_Cells]) -> pl.DataFrame:
     columns = [c for _, c in parts]
     models = [m for m, _ in parts]
     part = groups.keys["part"].to_numpy()
@@ -126,7 +126,7 @@ def _frame(parts: Sequence[Part], groups: _Groups, cells: Sequence[NDArray[np.in
             _count(
                 groups.of_row[here] - first_group[i],
                 int(first_group[i + 1] - first_group[i]),
-                of_part[:, groups.rows[here] - first_row[i]],
+                _of_rows(of_part, groups.rows[here] - first_row[i], len(columns[i])),
                 layout.size if layout else 1,
             )
         )
@@ -150,17 +150,26 @@ def _frame(parts: Sequence[Part], groups: _Groups, cells: Sequence[NDArray[np.in
     )
 
 
+def _of_rows(cells: _Cells, rows: NDArray[np.int64], all_rows: int) -> _Cells:
+    if np.array_equal(rows, np.arange(all_rows)):
+        return cells
+    return [(span, of_all[rows]) for span, of_all in cells]
+
+
 def _count(
-    groups: NDArray[np.int64], size: int, cells: NDArray[np.int32], width: int
+    groups: NDArray[np.int64], size: int, cells: _Cells, width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """How many cells of each group are not zero, which ones, group by group, and what they count."""
-    keys = (groups * width + cells).ravel()
-    if size * width <= DENSE_CELLS_PER_VALUE * len(keys) + 4096:
-        table = np.bincount(keys, minlength=size * width)
+    if size * width <= DENSE_CELLS_PER_VALUE * len(groups) * len(cells) + 4096:
+        table = np.zeros((size, width), np.int64)
+        for span, of_row in cells:
+            own = span.stop - span.start
+            table[:, span] = np.bincount(groups * own + of_row, minlength=size * own).reshape(size, own)
         found = np.flatnonzero(table)
-        counts = table[found]
+        counts = table.ravel()[found]
     else:
-        found, counts = np.unique(keys, return_counts=True)
+        keys = [groups * width + (of_row + span.start) for span, of_row in cells]
+        found, counts = np.unique(np.concatenate([NONE, *keys]), return_counts=True)
     return np.bincount(found // width, minlength=size), found % width, counts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,53 +21,46 @@ if TYPE_CHECKING:
 
 HASH_FACTOR = 2654435761
 HASH_RANGE = 2**32
-_Sample = tuple[NDArray[np.bool_], NDArray[np.float64]]
 
 
-def kept(ids: Sequence[str], fraction: float) -> NDArray[np.bool_]:
+def kept(ids: pl.Series, fraction: float) -> NDArray[np.bool_]:
     """Which rows a sample keeps: a hash of the prediction id, the same in every pod, for labels, and in the store.
 
-    >>> kept(["a"], 1.0).tolist(), kept(["a"], 0.5).tolist(), zlib.crc32(b"a") * HASH_FACTOR % HASH_RANGE
+    >>> a = pl.Series(["a"])
+    >>> kept(a, 1.0).tolist(), kept(a, 0.5).tolist(), zlib.crc32(b"a") * HASH_FACTOR % HASH_RANGE
     ([True], [False], 4200413011)
     """
     if fraction >= 1:
         return np.ones(len(ids), bool)
-    hashes = np.array([zlib.crc32(i.encode("utf-8", "surrogatepass")) for i in ids], np.uint64)
+    hashes = np.fromiter(map(zlib.crc32, ids.cast(pl.Binary).to_list()), np.uint64, len(ids))
     return (hashes * np.uint64(HASH_FACTOR)) % np.uint64(HASH_RANGE) < np.uint64(fraction * HASH_RANGE)
 
 
 def slim_rows(parts: Sequence[Part]) -> pl.DataFrame:
     """The rows of ``predictions``, without their place."""
+    # A prediction whose features are kept is kept: by it alone is known whom they are about.
+    parts = _sampled(parts, lambda model: max(model.spec.sampling.predictions, _features_share(model)))
     columns = [c for _, c in parts]
     names = ("error", "entity_id", "batch_id", "trace_id")
     more = {n: pl.concat([c.texts[n] for c in columns]) for n in names}
     label = pl.concat([c.label for c in columns]).fill_null("")
-    rows = pl.DataFrame({**_both(parts), **more, "label": label})
-    # A prediction whose features are kept is kept: by it alone is known whom they are about.
-    return _sampled(rows, _keep(parts, lambda model: max(model.spec.sampling.predictions, _features_share(model))))
+    return pl.DataFrame({**_both(parts), **more, "label": label})
 
 
 def feature_rows(parts: Sequence[Part]) -> pl.DataFrame:
     """The rows of ``features``, without their place."""
-    sample = _keep(parts, _features_share)
-    keep = sample[0] if sample else None
-    rows = _sampled(pl.DataFrame(_both(parts)), sample)
+    parts = _sampled(parts, _features_share)
     columns = [c for _, c in parts]
-    extras = list(itertools.chain.from_iterable(c.extras for c in columns))
-    label = pl.concat([c.label for c in columns])
-    schemas = np.repeat(np.array([m.schema_id for m, _ in parts], np.uint64), [len(c) for c in columns])
-    masks: Sequence[NDArray[np.bool_] | None] = [None] * len(parts)
-    if keep is not None:
-        masks = np.split(keep, np.cumsum([len(c) for c in columns])[:-1])
-        extras = list(itertools.compress(extras, keep.tolist()))
-        label, schemas = label.filter(pl.Series(keep)), schemas[keep]
-    held = [_values(model, c, mask) for (model, c), mask in zip(parts, masks, strict=True)]
-    return rows.with_columns(
-        pl.Series("schema_id", schemas),
-        _end_to_end([v.numbers for v in held]).alias("num"),
-        _end_to_end([v.levels for v in held]).alias("cat"),
-        *_extra_lists(extras),
-        label.alias("label"),
+    held = [_values(model, c) for model, c in parts]
+    return pl.DataFrame(
+        {
+            **_both(parts),
+            "schema_id": np.repeat(np.array([m.schema_id for m, _ in parts], np.uint64), [len(c) for c in columns]),
+            "num": _end_to_end([v.numbers for v in held]),
+            "cat": _end_to_end([v.levels for v in held]),
+            **_extra_lists(list(itertools.chain.from_iterable(c.extras for c in columns))),
+            "label": pl.concat([c.label for c in columns]),
+        }
     )
 
 
@@ -76,7 +69,7 @@ def _features_share(model: Model) -> float:
     return model.spec.sampling.features if model.layout else 1.0
 
 
-def _extra_lists(extras: Sequence[dict[str, str] | None]) -> tuple[pl.Series, pl.Series]:
+def _extra_lists(extras: Sequence[dict[str, str] | None]) -> dict[str, pl.Series]:
     """Names and texts of what was kept aside of each row; few rows have any."""
     having = [row for row, extra in enumerate(extras) if extra]
     found = [extra for extra in extras if extra]
@@ -84,10 +77,10 @@ def _extra_lists(extras: Sequence[dict[str, str] | None]) -> tuple[pl.Series, pl
     lengths[having] = [len(extra) for extra in found]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     names, values = (list(itertools.chain.from_iterable(x)) for x in (found, (extra.values() for extra in found)))
-    return (
-        lists(offsets, pl.Series(names, dtype=pl.String)).alias("extra_names"),
-        lists(offsets, pl.Series(values, dtype=pl.String)).alias("extra_values"),
-    )
+    return {
+        "extra_names": lists(offsets, pl.Series(names, dtype=pl.String)),
+        "extra_values": lists(offsets, pl.Series(values, dtype=pl.String)),
+    }
 
 
 @dataclass(frozen=True)
@@ -105,18 +98,13 @@ class _Values:
     levels: _Lists
 
 
-def _values(model: Model, columns: PredictionColumns, keep: NDArray[np.bool_] | None) -> _Values:
+def _values(model: Model, columns: PredictionColumns) -> _Values:
     import pyarrow as pa
 
-    spec = model.spec
-    values = {n: columns.features[n].values for n in (*spec.num_names, *spec.cat_names)}
-    size = len(columns)
-    if keep is not None:
-        size = int(keep.sum())
-        values = pl.DataFrame(values).filter(pl.Series(keep)).to_dict() if values else {}
+    spec, features, size = model.spec, columns.features, len(columns)
     # A missing number becomes NaN in NumPy, as it is in the table.
-    numbers = [values[n].to_numpy() for n in spec.num_names]
-    levels = [values[n].to_arrow(compat_level=pl.CompatLevel.oldest()) for n in spec.cat_names]
+    numbers = [features[n].values.to_numpy() for n in spec.num_names]
+    levels = [features[n].values.to_arrow(compat_level=pl.CompatLevel.oldest()) for n in spec.cat_names]
     by_row = np.arange(size * len(levels)).reshape(len(levels), size).T.ravel() if levels else np.empty(0, np.int64)
     return _Values(
         _Lists(size, len(numbers), pa.array(np.column_stack(numbers).ravel() if numbers else np.empty(0))),
@@ -135,28 +123,21 @@ def _end_to_end(parts: Sequence[_Lists]) -> pl.Series:
     return lists(np.concatenate([[0], np.cumsum(lengths)]), pa.concat_arrays([p.flat for p in parts]))
 
 
-def _keep(parts: Sequence[Part], share: Callable[[Model], float]) -> _Sample | None:
-    """Which rows a sample keeps, and for how many requests each of them stands. None where it is everything."""
-    shares = [share(model) for model, _ in parts]
-    if min(shares) >= 1:
-        return None
-    samples = [_sample(model, columns, s) for (model, columns), s in zip(parts, shares, strict=True)]
-    return np.concatenate([keep for keep, _ in samples]), np.concatenate([weight for _, weight in samples])
+def _sampled(parts: Sequence[Part], share: Callable[[Model], float]) -> list[Part]:
+    """The rows that a sample keeps, with for how many requests each of them stands."""
+    return [
+        (model, columns if share(model) >= 1 else _sample(model, columns, share(model))) for model, columns in parts
+    ]
 
 
-def _sample(model: Model, columns: PredictionColumns, share: float) -> _Sample:
-    keep = kept(columns.texts["prediction_id"].to_list(), share)
+def _sample(model: Model, columns: PredictionColumns, share: float) -> PredictionColumns:
+    keep = kept(columns.texts["prediction_id"], share)
     if "prediction_id" in model.spec.privacy.hash:  # the pod chose by another id, so these are two samples of two
-        return keep, columns.weight / share
-    # The pod chose by the same hash: of its share and the store's, the smaller one is a part of the larger one.
-    return keep | (columns.weight >= 1 / share), np.maximum(columns.weight, 1 / share)
-
-
-def _sampled(rows: pl.DataFrame, sample: _Sample | None) -> pl.DataFrame:
-    if sample is None:
-        return rows
-    keep, weight = sample
-    return rows.with_columns(weight=weight).filter(pl.Series(keep))
+        weight = columns.weight / share
+    else:  # The pod chose by the same hash: of its share and the store's, the smaller one is a part of the larger one.
+        keep |= columns.weight >= 1 / share
+        weight = np.maximum(columns.weight, 1 / share)
+    return replace(columns.take(np.flatnonzero(keep)), weight=weight[keep])
 
 
 def _segments(columns: PredictionColumns) -> pl.Series:

@@ -22,7 +22,7 @@ class Place:
         return f"{self.topic}/{self.partition}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """One message: where it stands, when the broker has it from (milliseconds since 1970), and its lines.
 

@@ -7,6 +7,7 @@ rebalance the intake reads them again and seeks.
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -38,6 +39,9 @@ SETTINGS: Mapping[str, object] = {
     "metrics_enabled": False,
     "client_id": "telltale",
 }
+COLLECTED_AFTER = 20_000
+"""So many new objects make Python look for circles among them. Each message is two that stay for a while, so by its own
+measure (700) it would look through all that wait again and again, which takes longer than reading them."""
 OBJECT_BYTES = 200
 """What each line takes beside its bytes."""
 LATEST_MS = 4_102_444_800_000  # the year 2100
@@ -63,6 +67,7 @@ class Kafka:
     """A member of a consumer group. Raises SourceError where the library raises anything of its own."""
 
     def __init__(self, spec: KafkaSource, password: str = "", bootstrap_seconds: float = 30) -> None:
+        gc.set_threshold(COLLECTED_AFTER, *gc.get_threshold()[1:])
         self._counter = _Counter()
         self._identities: dict[str, str] = {}
         with _refused("cannot be reached", spec), _closed_on_failure() as client:
@@ -234,9 +239,11 @@ def _connection(spec: KafkaSource, password: str) -> dict[str, Any]:
 
 def _message(record: Any) -> Message:
     value = record.value or b""
-    arrived_ms = min(
-        max(record.timestamp, 0), LATEST_MS
-    )  # producers may say anything, and a replay must decide the same
+    arrived_ms = record.timestamp
+    if not 0 <= arrived_ms <= LATEST_MS:  # producers may say anything, and a replay must decide the same
+        arrived_ms = min(max(arrived_ms, 0), LATEST_MS)
+    if value.startswith(b"{") and b"\n" not in value and not record.headers:  # as most are, by far
+        return Message(record.offset, arrived_ms, [value], len(value) + OBJECT_BYTES)
     lines = _lines(value, record.headers)
     size = lines.size if isinstance(lines, TableLines) else len(value) + OBJECT_BYTES * len(lines)
     return Message(record.offset, arrived_ms, lines, size)
@@ -244,12 +251,16 @@ def _message(record: Any) -> Message:
 
 def _lines(value: bytes, headers: Sequence[tuple[str, bytes]]) -> Sequence[bytes]:
     """One object, many as NDJSON, or a table. The header need not be there; where it is, it is believed."""
-    told = next((content or b"" for name, content in headers if name.lower() == "content-type"), b"")
+    told = _content_type(headers) if headers else b""
     if told.lower().startswith(NDJSON):
         return value.split(b"\n")
-    if is_table(value, told.decode("latin-1")) and value:
+    if value and is_table(value, told.decode("latin-1")):
         return TableLines(value)
     return split_lines(value) if b"\n" in value or value[:1] in b"[\xef" else [value]
+
+
+def _content_type(headers: Sequence[tuple[str, bytes]]) -> bytes:
+    return next((content or b"" for name, content in headers if name.lower() == "content-type"), b"")
 
 
 def _place(at: TopicPartition) -> Place:

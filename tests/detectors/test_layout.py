@@ -53,6 +53,25 @@ def test_every_number_is_in_the_cell_that_its_label_names(reference: list[float]
     assert cells.cells(column).tolist() == [expected(x) for x in window]
 
 
+@given(
+    some.lists(some.floats(-1e6, 1e6), min_size=2, max_size=40, unique=True),
+    some.floats(min_value=1e-3, max_value=1e3),
+)
+def test_numbers_right_beside_an_edge_or_a_point_are_on_the_right_side_of_it(steps: list[float], factor: float) -> None:
+    ends = tuple(sorted({round(step) * factor for step in steps}))
+    places = np.array([*ends, *np.nextafter(ends, -np.inf), *np.nextafter(ends, np.inf), -1e300, 1e300])
+    column = Column.of(pl.Series(places))
+    bins = FeatureCells("x", Kind.NUMERIC, edges=(*ends, math.inf))
+    assert bins.cells(column).tolist() == [sum(end <= x for end in ends) for x in places.tolist()]
+    points = FeatureCells("x", Kind.NUMERIC, points=ends)
+    found = [
+        x for x, cell in zip(places.tolist(), points.cells(column).tolist(), strict=True) if cell == points.ordered
+    ]
+    assert found == [x for x in places.tolist() if ends[0] < x < ends[-1] and x not in ends]
+    even = FeatureCells("x", Kind.NUMERIC, edges=ends)
+    assert even.cells(column).tolist() == bins.cells(column).tolist()
+
+
 @given(some.lists(numbers, min_size=1, max_size=300))
 def test_the_reference_itself_has_nothing_unseen(reference: list[float]) -> None:
     cells = numeric_cells("x", pl.Series(reference))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import orjson
+import polars as pl
 import pytest
 from given import NOON, ServiceMaker, ndjson, prediction
 
@@ -88,8 +89,8 @@ def test_counts_are_of_everything_and_rows_of_a_sample(make_service: ServiceMake
 
 @pytest.mark.parametrize(("text", "hashed"), [("a", 4200413011), ("0001", 4232123812)])
 def test_the_sampling_hash_is_the_agreed_one(text: str, hashed: int, make_service: ServiceMaker) -> None:
-    assert kept([text], (hashed + 1) / HASH_RANGE).tolist() == [True]
-    assert kept([text], hashed / HASH_RANGE).tolist() == [False]
+    assert kept(pl.Series([text]), (hashed + 1) / HASH_RANGE).tolist() == [True]
+    assert kept(pl.Series([text]), hashed / HASH_RANGE).tolist() == [False]
     in_store = make_service().store.select(
         "SELECT bitAnd(toUInt64(CRC32({id:String})) * 2654435761, 4294967295) AS h", id=text
     )
