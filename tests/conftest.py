@@ -23,6 +23,11 @@ from monitor.store import migrate
 from monitor.store.embedded import EmbeddedStore
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest come first: what is left when one process has nothing to do any more is short."""
+    items.sort(key=lambda item: item.path.parent.name != "scenarios")
+
+
 @functools.cache
 def empty_data() -> Path:
     """A data folder with all tables and nothing in them. To copy it takes less than to make the tables."""
