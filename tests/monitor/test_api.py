@@ -111,7 +111,7 @@ def test_a_reference_over_the_api(client: Client) -> None:
     status, answer = client.call("POST", "/v1/models/m/reference?name=train.csv", table.encode())
     assert (status, answer["rows"], answer["features"]) == (200, 400, ["x", "c"])
     status, answer = client.call("POST", "/v1/models/m/reference?name=train.csv", b"y\n1\n")
-    assert status == 422, path
+    assert status == 422
     assert "a reference of 'm' needs x, c" in answer["detail"]
 
 
