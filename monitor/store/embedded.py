@@ -26,7 +26,7 @@ SETTINGS = (
     "SET output_format_arrow_string_as_string = 0, "
     "compile_expressions = 0, compile_aggregate_expressions = 0, compile_sort_description = 0"
 )
-"""Most questions are about few rows: to compile their parts to machine code takes longer than to answer them."""
+"""Most questions are about few rows, for which compiling their parts to machine code does not pay."""
 
 
 class EmbeddedStore:
