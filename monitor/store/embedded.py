@@ -22,6 +22,11 @@ INSERT_SETTINGS = (
     "optimize_on_insert = 0, max_threads = 1, max_parsing_threads = 1, input_format_parallel_parsing = 0"
 )
 """Duplicates are found when rows are read; to look for them within one insert takes as long as writing it."""
+SETTINGS = (
+    "SET output_format_arrow_string_as_string = 0, "
+    "compile_expressions = 0, compile_aggregate_expressions = 0, compile_sort_description = 0"
+)
+"""Most questions are about few rows, for which compiling their parts to machine code does not pay."""
 
 
 class EmbeddedStore:
@@ -96,7 +101,7 @@ class EmbeddedStore:
             import chdb
 
             handle = chdb.connect(self._path)  # type: ignore[no-untyped-call]  # the library has no types
-            handle.query("SET output_format_arrow_string_as_string = 0")
+            handle.query(SETTINGS)
         try:
             yield handle
         except BaseException:

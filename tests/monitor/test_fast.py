@@ -155,7 +155,7 @@ def test_any_lines_become_the_same_fast_and_slow(spec: ModelSpec, lines: list[by
     held_equal(lines, spec)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.sampled_from(SPECS), st.dictionaries(st.integers(1, 12), LINES, max_size=4), st.booleans())
 def test_odd_lines_among_good_ones_become_the_same(spec: ModelSpec, odd: dict[int, bytes], in_text: bool) -> None:
     good = line(timestamp="2026-01-01T00:00:00.250Z" if in_text else ARRIVED, prediction=0.5)

@@ -278,11 +278,11 @@ def test_in_whatever_order_sums_are_made_and_batches_removed_each_batch_counts_o
             remove_sealed(store, HOURS, now - timedelta(minutes=1))
         else:
             remove_old_sums(store, now)
-        for start in HOURS:
+        assert read(store)["rows"].sum() == sum(sum(BATCHES[b]) for b in here)
+        for start in HOURS if number == len(done) - 1 else HOURS[number % 4 :][:1]:  # each step another one of them
             minute = (start - START) // timedelta(minutes=1)
             expected = sum(m for b in here for m in BATCHES[b] if minute <= m < minute + 60)
             assert read(store, start, start + HOUR)["rows"].sum() == expected
-        assert read(store)["rows"].sum() == sum(sum(BATCHES[b]) for b in here)
 
 
 writes = st.lists(

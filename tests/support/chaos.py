@@ -53,7 +53,7 @@ class Plan:
     """What is to happen, and how often."""
 
     seed: int = 1
-    events: int = 24_000
+    events: int = 12_000
     kills_per_point: int = 1
     pauses_at_points: int = 1
     random_kills: int = 1
