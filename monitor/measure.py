@@ -36,6 +36,7 @@ NOT_RANDOM = "not tested: the model's routing is not declared random, so what di
 
 LEARNING = "not tested: it is being learned what is usual, which takes eight windows and a week after the first week"
 NO_PAST = "not tested: hours of this window have no past in the four weeks before"
+NOT_WHOLE = "not tested: what is usual is known by whole hours; name a time on the hour"
 OTHER_WAY = "not tested: another server of the fleet that it is held against has changed the other way"
 FLEET = "fleet"
 Suspects = tuple[tuple[str, ...], str]
@@ -140,12 +141,14 @@ class Measure:
 
         A segment is held against its own rows there, as segments differ from each other for ever.
         """
-        for version in sorted({*self.model.references, *self.expected}):
+        known = [""] if self._is_known(Subject()) else []
+        for version in sorted({*self.model.references, *self.expected, *known}):
             if self.traffic.rows(version=version):
                 if self._lost_past(version):
                     rows = self.traffic.rows(version=version)
                     about = (self.window, Subject(version=version), "drift", HISTORY, Status.NOT_ENOUGH_DATA)
-                    yield Finding(*about, n=rows, message=NO_PAST)
+                    whole = (self.window.start, self.window.end) == whole_hours(self.window.start, self.window.end)
+                    yield Finding(*about, n=rows, message=NO_PAST if whole else NOT_WHOLE)
                     continue
                 for against in self._against_what(version):
                     if against.tested:
@@ -168,9 +171,8 @@ class Measure:
         return usual is not None and usual.is_known
 
     def _lost_past(self, version: str) -> bool:
-        """A first weekend, night or holiday: held against a reference it would be as unlike that as ever."""
-        whole = (self.window.start, self.window.end) == whole_hours(self.window.start, self.window.end)
-        return whole and version not in self.expected and self._is_known(Subject(version=version))
+        """A first weekend or night, or parts of hours: against a reference they would be as unlike it as ever."""
+        return version not in self.expected and self._is_known(Subject(version=version))
 
     def _whole_and_segments(
         self, layout: Layout, version: str, against: Against

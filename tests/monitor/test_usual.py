@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from given import StillClock, ndjson, prediction
 
 from detectors.calibration import Mode
-from detectors.finding import Finding, Subject, Window
+from detectors.finding import Finding, Status, Subject, Window
 from monitor.config import Config
 from monitor.findings import save_findings
 from monitor.overview import pictures as model_pictures
@@ -149,6 +150,17 @@ def test_quiet_days_are_quiet(played: Played) -> None:
     for number in (15, 16):
         p_values = [f.p_value for f in found[number] if f.detector == "drift" and f.p_value is not None]
         assert min(p_values) > 1e-3
+
+
+def test_parts_of_hours_are_not_held_against_the_reference_once_it_is_known_what_is_usual(played: Played) -> None:
+    """Somebody asks for the last day at half past; with a reference or without."""
+    past, _ = played
+    model = past.service.registry.get("production", "m")
+    for of_model in (model, replace(model, references={})):
+        window = Window("production", "m", BEGIN + 16 * DAY + HOUR / 2, BEGIN + 17 * DAY + HOUR / 2)
+        (found,) = [f for f in past.service.judge.anew(of_model, window, "traffic") if f.detector == "drift"]
+        assert (found.status, found.baseline, found.p_value) == (Status.NOT_ENOUGH_DATA, "history", None)
+        assert found.message == "not tested: what is usual is known by whole hours; name a time on the hour"
 
 
 def test_other_hours_of_traffic_are_no_drift(played: Played) -> None:
