@@ -28,7 +28,7 @@ from monitor.registry import Model
 from monitor.schema import schema_findings
 from monitor.silence import silence_findings
 from monitor.store import Store
-from monitor.usual import Expected, read_expected, read_usual_scores
+from monitor.usual import HISTORY, Expected, read_expected, read_usual_scores
 from monitor.windows import Traffic, is_due, read_traffic, whole_hours
 
 DAY = timedelta(days=1)
@@ -123,7 +123,9 @@ class Judge:
         usual = read_usual_scores(self.store, model, window)
         baseline_version = self._baseline_version(model, window, traffic)
         findings = list(Measure(model, window, traffic, baseline_version, usual, expected).findings())
-        if problem and not expected and "drift" in model.spec.monitors:
+        usually = usual.of("drift", HISTORY, Subject())
+        known = usually is not None and usually.is_known
+        if problem and not expected and not known and "drift" in model.spec.monitors:
             findings.append(no_reference(window, traffic.rows(), problem))
         findings.extend(gradual_findings(self.store, model, window, findings, usual))
         findings.extend(self._health(model, window))

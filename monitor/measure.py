@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from detectors.accuracy import Outcomes, accuracy_drop_finding, accuracy_finding
-from detectors.calibration import Mode
+from detectors.calibration import ONE_SIDED, Mode
 from detectors.drift import drift_findings
 from detectors.errors import errors_finding
 from detectors.faults import fault
@@ -36,6 +36,7 @@ NOT_RANDOM = "not tested: the model's routing is not declared random, so what di
 
 LEARNING = "not tested: it is being learned what is usual, which takes eight windows and a week after the first week"
 NO_PAST = "not tested: hours of this window have no past in the four weeks before"
+NOT_WHOLE = "not tested: what is usual is known by whole hours; name a time on the hour"
 OTHER_WAY = "not tested: another server of the fleet that it is held against has changed the other way"
 FLEET = "fleet"
 Suspects = tuple[tuple[str, ...], str]
@@ -140,12 +141,14 @@ class Measure:
 
         A segment is held against its own rows there, as segments differ from each other for ever.
         """
-        for version in sorted({*self.model.references, *self.expected}):
+        known = [""] if self._is_known(Subject()) else []
+        for version in sorted({*self.model.references, *self.expected, *known}):
             if self.traffic.rows(version=version):
                 if self._lost_past(version):
                     rows = self.traffic.rows(version=version)
                     about = (self.window, Subject(version=version), "drift", HISTORY, Status.NOT_ENOUGH_DATA)
-                    yield Finding(*about, n=rows, message=NO_PAST)
+                    whole = (self.window.start, self.window.end) == whole_hours(self.window.start, self.window.end)
+                    yield Finding(*about, n=rows, message=NO_PAST if whole else NOT_WHOLE)
                     continue
                 for against in self._against_what(version):
                     if against.tested:
@@ -168,9 +171,8 @@ class Measure:
         return usual is not None and usual.is_known
 
     def _lost_past(self, version: str) -> bool:
-        """A first weekend, night or holiday: held against a reference it would be as unlike that as ever."""
-        whole = (self.window.start, self.window.end) == whole_hours(self.window.start, self.window.end)
-        return whole and version not in self.expected and self._is_known(Subject(version=version))
+        """A first weekend or night, or parts of hours: against a reference they would be as unlike it as ever."""
+        return version not in self.expected and self._is_known(Subject(version=version))
 
     def _whole_and_segments(
         self, layout: Layout, version: str, against: Against
@@ -246,7 +248,7 @@ class Measure:
             return
         contrasts = {server: self._against(layout, version, server, fleet) for server in fleet}
         if self.model.spec.routing != "random":
-            yield from _but_for_the_worst(contrasts)
+            yield from but_for_the_worst(contrasts)
             return
         accused: list[Finding] = []
         while True:
@@ -409,7 +411,7 @@ def _suspicious(finding: Finding, comparisons: int) -> bool:
     return finding.p_value is not None and finding.p_value * comparisons < SUSPICIOUS_P
 
 
-def _but_for_the_worst(contrasts: Mapping[str, Mapping[str, Finding]]) -> Iterator[Finding]:
+def but_for_the_worst(contrasts: Mapping[str, Mapping[str, Finding]]) -> Iterator[Finding]:
     """Contrasts of servers that differ for ever: none can be set aside, as what is known is how each is unlike all.
 
     Where a server changes, the others move the other way against a fleet that holds it. They are not accused of that.
@@ -422,8 +424,18 @@ def _but_for_the_worst(contrasts: Mapping[str, Mapping[str, Finding]]) -> Iterat
     for of_server in contrasts.values():
         for feature, f in of_server.items():
             most = worst.get(feature, f)
-            other_way = f.calibrated.get(most.component, 0.0) * most.calibrated.get(most.component, 0.0) < 0
-            yield replace(f, p_value=None, message=OTHER_WAY) if f is not most and other_way else f
+            yield replace(f, p_value=None, message=OTHER_WAY) if f is not most and _go_apart(f, most) else f
+
+
+def _go_apart(one: Finding, other: Finding) -> bool:
+    """Whether they differ from their fleets in opposite ways, where the other differs most of what has a direction.
+
+    A score that nobody had before, such as that of values that were never seen, is taken as for independent rows.
+    """
+    ours, theirs = ({**f.scores, **f.calibrated} for f in (one, other))
+    both = [name for name in theirs if name in ours and name not in ONE_SIDED]
+    most = other.component if other.component in both else max(both, key=lambda name: abs(theirs[name]), default="")
+    return bool(most) and ours[most] * theirs[most] < 0
 
 
 def _odd_servers(contrasts: Sequence[Finding]) -> Iterator[Suspects]:

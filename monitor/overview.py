@@ -87,14 +87,17 @@ def pictures(service: Service, model: Model, findings: Sequence[Finding]) -> lis
     drifted = [f for f in findings if f.detector == "drift" and f.status is Status.MEASURED and f.subject.feature]
     plain = [f for f in drifted if not (f.subject.without or f.subject.segment)]
     sides: dict[tuple[str, str], Sides | None] = {}
-    for finding in worst_first(_newest(plain), model.spec.importance)[:MOST_PICTURES]:
+    newest = worst_first(_newest(plain), model.spec.importance)
+    for finding in sorted(newest, key=lambda f: f.p_value is None):  # one that is not tested only where no other is
         name, key = finding.subject.feature, (finding.baseline, finding.subject.version)
+        if name in found or len(found) == MOST_PICTURES:
+            continue
         if key not in sides:
             sides[key] = _sides(service, model, finding)
         both = sides[key]
         if both is not None:
             span = layout.spans[name]
-            found.setdefault(name, _picture(finding, layout.by_name[name], both[0][span], both[1][span]))
+            found[name] = _picture(finding, layout.by_name[name], both[0][span], both[1][span])
     return list(found.values())
 
 

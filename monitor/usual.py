@@ -17,7 +17,7 @@ from detectors.seasons import SLOTS, SPAN, BySlot, expectation
 from monitor.folding import HOUR, span
 from monitor.registry import Model
 from monitor.store import Store
-from monitor.windows import combined
+from monitor.windows import combined, floor, is_due
 
 LEAST_COVERED = 0.9
 """Share of a window's rows whose hours must have a past, for the past to be what it is held against."""
@@ -98,8 +98,13 @@ class UsualScores:
 
 
 def read_usual_scores(store: Store, model: Model, window: Window) -> UsualScores:
-    """The scores of the windows of the same length in the weeks before."""
+    """The scores of the windows of the same length in the weeks before, side by side.
+
+    Of a window that is judged by itself those that begin at its own hour: one that holds a whole day there differs more
+    than one that holds parts of two. Of one that somebody asked for those that are counted from 1970-01-01T00:00Z.
+    """
     length = window.end - window.start
+    phase = window.start - floor(window.start, length) if is_due(model, window) else timedelta(0)
     rows = store.query(
         "past_scores",
         environment=model.environment,
@@ -108,6 +113,7 @@ def read_usual_scores(store: Store, model: Model, window: Window) -> UsualScores
         contrasts_since=window.start - max(CONTRASTS_KEPT, 10 * length),
         until=window.start,
         seconds=length // timedelta(seconds=1),
+        phase=phase // timedelta(seconds=1),
     )
     places = rows.partition_by("detector", "baseline", "version", "server", "segment", as_dict=True)
     return UsualScores(

@@ -6,6 +6,7 @@ line of the table says that they are those of ``detectors.scores`` and ``detecto
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ def _chi_square(c: Floats, pooled: Floats, n: Floats, m: Floats) -> tuple[Floats
 def judged(scores: Scored, first_day: int) -> tuple[Hours, Floats, Floats]:
     """Windows that begin at that day or later: their end in hours, p-value per column, calibrated z.
 
-    The past of a day's windows is that of the windows side by side that end before the day, for 56 days.
+    The past of a window is that of the windows that begin at the same hour and end before its day, for 56 days.
     """
     windows, columns, components = scores.z.shape
     starts = np.arange(windows) * scores.step
@@ -164,9 +165,11 @@ def judged(scores: Scored, first_day: int) -> tuple[Hours, Floats, Floats]:
     exposure = np.repeat(scores.exposure, components, axis=1)
     one_sided = np.tile(np.array(COMPONENTS) == "shape", columns)
     ends, p_values, calibrated = [], [], []
-    for day in range(first_day, int(starts[-1]) // 24 + 1):
-        before = (starts + scores.length <= 24 * day) & (starts >= 24 * (day - KEPT)) & (starts % scores.length == 0)
-        today = starts // 24 == day
+    phase = starts % scores.length
+    for day, begin in itertools.product(range(first_day, int(starts[-1]) // 24 + 1), np.unique(phase)):
+        of_phase = phase == begin
+        before = (starts + scores.length <= 24 * day) & (starts >= 24 * (day - KEPT)) & of_phase
+        today = (starts // 24 == day) & of_phase
         past = Past(z[before], exposure[before], scores.length * HOUR, scores.length * HOUR)
         now = calibrate(z[today], exposure[today], past, one_sided, lasting=False)
         ends.append(starts[today] + scores.length)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from given import NOON, ServiceMaker, ndjson, prediction
 
-from monitor.overview import MOST_BARS, overview
+from detectors.finding import Finding, Subject, Window
+from monitor.findings import save_findings
+from monitor.overview import MOST_BARS, MOST_PICTURES, overview
 from monitor.service import Service
 
 SPAN = timedelta(minutes=30)
@@ -45,6 +48,26 @@ def test_pictures_show_the_worst_features_with_their_states_on_their_own(service
     for picture in pictures.values():
         assert sum(picture["shares"]) == pytest.approx(1)
         assert sum(picture["baseline_shares"]) == pytest.approx(1)
+
+
+def test_as_many_features_are_pictured_while_it_is_learned_what_is_usual(make_service: ServiceMaker) -> None:
+    """Each is then held against its reference and, without a test, against the hours before."""
+    names = [f"f{i}" for i in range(MOST_PICTURES + 2)]
+    service = make_service(models={"m": {"windows": ["1h"], "features": dict.fromkeys(names, "numeric")}})
+    service.register_reference("m", pl.DataFrame({name: np.arange(500.0) for name in names}), "train.parquet")
+    events = [prediction(i, NOON - SPAN, features=dict.fromkeys(names, i / 2)) for i in range(500)]
+    service.take(ndjson(events), "http")
+    window = Window("production", "m", NOON - timedelta(hours=1), NOON)
+    tested, learning = ("reference:train.parquet", 1e-6), ("history", None)
+    found = [
+        Finding(window, Subject(feature=name), "drift", baseline, p_value=p, severity=2.0 + i + (p is None))
+        for i, name in enumerate(names)
+        for baseline, p in (tested, learning)
+    ]
+    save_findings(service.store, found, NOON)
+    pictures = overview(service)["models"][0]["pictures"]
+    assert [p["feature"] for p in pictures] == names[: -MOST_PICTURES - 1 : -1]
+    assert {p["baseline"] for p in pictures} == {"reference:train.parquet"}
 
 
 def test_the_table_is_of_the_shortest_window_that_ended_last(service: Service) -> None:

@@ -11,10 +11,10 @@ import pytest
 from given import NOON, ServiceMaker, ndjson, prediction
 from numpy.typing import NDArray
 
-from detectors.finding import Finding, Window
+from detectors.finding import Finding, Subject, Window
 from detectors.layout import FeatureCells, Kind, Layout
 from monitor.config import ModelSpec
-from monitor.measure import Measure
+from monitor.measure import Measure, but_for_the_worst
 from monitor.registry import Model, Reference
 from monitor.windows import Traffic
 
@@ -140,3 +140,19 @@ def test_importance_is_a_number_that_is_not_negative() -> None:
     assert ModelSpec.model_validate(spec).importance == {"income": 0.4, "age": 1.0}
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         ModelSpec.model_validate({"features": {"income": {"importance": -1}}})
+
+
+@pytest.mark.parametrize("component", ["unseen", "units", "scale"])
+def test_the_others_are_not_accused_where_one_server_has_a_fault_that_nobody_had_before(component: str) -> None:
+    """Nothing is said of routing, so none can be set aside; and of a first fault there is no usual score."""
+
+    def contrast(server: str, component: str, unseen: float, scale: float) -> dict[str, Finding]:
+        known = {"scale": scale, "shape": 2.0}
+        about = (WINDOW, Subject("1", server, feature="x"), "server_outlier", "fleet")
+        scores = {"unseen": unseen, **known}
+        told = Finding(*about, component=component, severity=abs(scale), p_value=1e-9, scores=scores, calibrated=known)
+        return {"x": told}
+
+    bad = contrast("pod-1", component, 30.0, 20.0)
+    found = but_for_the_worst({"pod-0": contrast("pod-0", "scale", -16.0, -7.0), "pod-1": bad})
+    assert {f.subject.server: f.p_value for f in found} == {"pod-0": None, "pod-1": 1e-9}

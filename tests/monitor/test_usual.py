@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from given import StillClock, ndjson, prediction
 
 from detectors.calibration import Mode
-from detectors.finding import Finding, Window
+from detectors.finding import Finding, Status, Subject, Window
 from monitor.config import Config
+from monitor.findings import save_findings
 from monitor.overview import pictures as model_pictures
 from monitor.service import Service
-from monitor.usual import Expected, read_expected
+from monitor.usual import Expected, read_expected, read_usual_scores
 
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
 """A Monday; Europe/Berlin puts its clocks forward on the 29th."""
@@ -150,6 +152,17 @@ def test_quiet_days_are_quiet(played: Played) -> None:
         assert min(p_values) > 1e-3
 
 
+def test_parts_of_hours_are_not_held_against_the_reference_once_it_is_known_what_is_usual(played: Played) -> None:
+    """Somebody asks for the last day at half past; with a reference or without."""
+    past, _ = played
+    model = past.service.registry.get("production", "m")
+    for of_model in (model, replace(model, references={})):
+        window = Window("production", "m", BEGIN + 16 * DAY + HOUR / 2, BEGIN + 17 * DAY + HOUR / 2)
+        (found,) = [f for f in past.service.judge.anew(of_model, window, "traffic") if f.detector == "drift"]
+        assert (found.status, found.baseline, found.p_value) == (Status.NOT_ENOUGH_DATA, "history", None)
+        assert found.message == "not tested: what is usual is known by whole hours; name a time on the hour"
+
+
 def test_other_hours_of_traffic_are_no_drift(played: Played) -> None:
     """Only the afternoon came, of a feature that follows the hour: unlike any day before, and like every afternoon."""
     _, found = played
@@ -237,3 +250,30 @@ def test_pictures_show_what_was_usual_in_those_hours(played: Played) -> None:
     assert picture["baseline"] == "history"
     assert sum(abs(b - s) for b, s in zip(picture["baseline_shares"], picture["shares"], strict=True)) / 2 < 0.25
     assert picture["statistics"]["kolmogorov_smirnov"] < 0.2
+
+
+def test_what_is_usual_is_learned_from_windows_that_begin_at_the_same_hour(service: Service) -> None:
+    """Days of Los Angeles begin at 8:00: a window of one such day differs more than one that holds parts of two."""
+    model = service.registry.get("production", "berlin")
+
+    def window(hours: int) -> Window:
+        return Window("production", "berlin", BEGIN + hours * HOUR, BEGIN + (hours + 24) * HOUR)
+
+    subject = Subject(feature="a")
+    save_findings(
+        service.store,
+        [
+            Finding(window(8 * i), subject, "drift", "history", scores={"location": 8.0 * (i % 3)}, exposure=1.0)
+            for i in range(9)
+        ],
+        BEGIN,
+    )
+
+    def learned(hours: int) -> list[float]:
+        usual = read_usual_scores(service.store, model, window(hours)).of("drift", "history", Subject())
+        return [] if usual is None else usual.past.z[:, 0].tolist()
+
+    assert learned(24 * 3) == [0.0] * 3
+    assert learned(24 * 3 + 8) == [8.0] * 3, "the last of them ends when this one begins"
+    assert learned(24 * 3 - 8) == [16.0] * 2, "none of them overlaps it"
+    assert learned(24 * 3 + 13) == [0.0] * 3, "asked for by somebody, at an hour at which no window begins"
