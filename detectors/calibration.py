@@ -21,18 +21,24 @@ from detectors.scores import Score
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Indices = NDArray[np.int64]
 
 LEAST_WINDOWS = 8
 """Windows that do not overlap, of which a usual score can be told."""
 LEAST_SPAN = timedelta(days=7)
 """So many windows of a single day would not know the other days."""
+LEAST_FITTED = 20
+"""Windows of which it can be told what a change of location does to the other scores."""
 SURPRISE = 3.0
 """Usual deviations to which a past score is cut: one that was drifted counts, but no more than that."""
 MEDIAN_SQUARE = 0.4549364
 """The median of the square of a standard normal score."""
 TINY = 1e-300
 ALMOST_ONE = 1 - 1e-12
+ALMOST_NONE = 1e-9
 ONE_SIDED = frozenset({"shape"})
+BESIDE_LOCATION = frozenset({"scale", "shape"})
+"""Scores that a change of location touches, too."""
 SHARES = frozenset({"missing", "unusable", "unseen"})
 
 
@@ -105,7 +111,9 @@ class Calibrated:
     from_history: Flags
 
 
-def calibrate(z: Floats, exposure: Floats, past: Past, one_sided: Flags, *, lasting: bool) -> Calibrated:
+def calibrate(
+    z: Floats, exposure: Floats, past: Past, one_sided: Flags, *, lasting: bool, location: Indices | None = None
+) -> Calibrated:
     """Holds the scores of a window against what they were before.
 
     The variance of a score is ``1 + g * exposure``: what rows differ by, and what windows differ by. ``g`` and the
@@ -121,6 +129,10 @@ def calibrate(z: Floats, exposure: Floats, past: Past, one_sided: Flags, *, last
     lasting
         Whether there may be a difference for ever, as between a server and its fleet: it is then what is usual. A
         trailing past of the same subject has none; what such scores had in common would be a change in the past.
+    location
+        For each score, where that of the same feature's location is among them, if its changes touch it; else -1.
+        Days whose location differs by three usual deviations move scale and shape by the square of that, which no
+        multiple of their usual spread allows for: so what they usually are at such a location is taken off first.
     """
     if not len(past.z):
         return _independent(z, one_sided)
@@ -131,10 +143,16 @@ def calibrate(z: Floats, exposure: Floats, past: Past, one_sided: Flags, *, last
         grows = [np.where(one_sided, e, np.sqrt(e)) for e in (exposure, past_exposure)]
         level = _typical(past.z, past_exposure, grows[1])
         usual, of_past = level * grows[0], level * grows[1]
-    between, squares = _spread(past.z - of_past, past_exposure)
+    rest, unsure, noisier = past.z - of_past, np.zeros_like(z), np.ones_like(z)
+    if location is not None:
+        touched, unsure, of_rest = _by_location(z - usual, rest, exposure, past_exposure, one_sided, location)
+        # A chi-square that is expected to be larger spreads more, too.
+        noisier, of_noisier = (1 + np.where(one_sided, np.maximum(x, 0.0), 0.0) for x in (touched, of_rest))
+        usual, rest = usual + touched, (rest - of_rest) / np.sqrt(of_noisier)
+    between, squares = _spread(rest, past_exposure)
     free = np.maximum(past.independent - 1, 1.0)
     lost = past.independent / free * (1 + 1 / np.maximum(past.independent, 1.0)) if lasting else 1.0
-    wide = squares * lost * (1 + between * exposure)
+    wide = squares * (lost + unsure) * noisier * (1 + between * exposure)
     enough = past.enough & (count > 0)
     spread = np.sqrt(np.maximum(wide, 1.0))
     t = (z - usual) / spread
@@ -185,7 +203,10 @@ class Usual:
         past = replace(self.past, z=of_past, exposure=self.past.exposure[:, columns])
         one_sided = np.array([s.component in ONE_SIDED for _, s in flat])
         exposure = np.array([exposures[i] for i, _ in flat])
-        now = calibrate(np.array([s.z for _, s in flat]), exposure, past, one_sided, lasting=self.lasting)
+        at = {i: place for place, (i, s) in enumerate(flat) if s.component == "location"}
+        location = np.array([at.get(i, -1) if s.component in BESIDE_LOCATION else -1 for i, s in flat])
+        z = np.array([s.z for _, s in flat])
+        now = calibrate(z, exposure, past, one_sided, lasting=self.lasting, location=location)
         scores: list[list[Score]] = [[] for _ in found]
         of_history: list[set[str]] = [set() for _ in found]
         told = zip(flat, now.p_value.tolist(), now.z.tolist(), now.from_history.tolist(), strict=True)
@@ -218,6 +239,39 @@ def _spread(deviations: Floats, exposure: Floats) -> tuple[Floats, Floats]:
     relative = np.minimum(squares / (1 + between * exposure), SURPRISE**2)
     known = np.isfinite(relative)
     return between, np.where(known, relative, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+
+
+def _by_location(
+    z: Floats, past: Floats, exposure: Floats, past_exposure: Floats, one_sided: Flags, location: Indices
+) -> tuple[Floats, Floats, Floats]:
+    """What the location of the window usually does to each score, how unsure that is, and the same for the past.
+
+    Least squares with two terms. To the first order it is odd for scale, and even for shape, which has no sign; to the
+    second it is its square. Past windows of which the location is a surprise are left out. How unsure it is counts in
+    variances of the score, so a location that is further off than any before explains little.
+    """
+    touched, unsure, of_past = np.zeros_like(z), np.zeros_like(z), np.zeros_like(past)
+    own = np.flatnonzero(location >= 0)
+    moved, moved_now = past[:, location[own]], z[..., location[own]]
+    size = np.where(one_sided[own], 1.0, np.sqrt(past_exposure[:, own]))
+    size_now = np.where(one_sided[own], 1.0, np.sqrt(np.broadcast_to(exposure, z.shape)[..., own]))
+    usual = np.maximum(_median(moved**2) / MEDIAN_SQUARE, 1.0)
+    fit = np.isfinite(moved) & np.isfinite(past[:, own]) & (moved**2 <= SURPRISE**2 * usual)
+    terms = np.stack([np.where(one_sided[own], np.abs(moved), moved), (moved**2 - 1) / size])
+    terms = np.where(np.isfinite(terms), terms, 0.0)
+    a, b, y = terms[0] * fit, terms[1] * fit, np.where(fit, past[:, own], 0.0)
+    aa, ab, bb, ay, by = (np.sum(u * v, axis=0) for u, v in ((a, a), (a, b), (b, b), (a, y), (b, y)))
+    determinant = aa * bb - ab**2
+    known = (fit.sum(axis=0) >= LEAST_FITTED) & (determinant > ALMOST_NONE * aa * bb)
+    safe = np.where(known, determinant, 1.0)
+    first, second = (np.where(known, x / safe, 0.0) for x in (bb * ay - ab * by, aa * by - ab * ay))
+    of_past[:, own] = first * terms[0] + second * terms[1]
+    now = np.where(one_sided[own], np.abs(moved_now), moved_now), (moved_now**2 - 1) / size_now
+    judged = known & np.isfinite(moved_now)
+    touched[..., own] = np.where(judged, first * now[0] + second * now[1], 0.0)
+    leverage = (bb * now[0] ** 2 - 2 * ab * now[0] * now[1] + aa * now[1] ** 2) / safe
+    unsure[..., own] = np.where(judged, leverage, 0.0)
+    return touched, unsure, of_past
 
 
 def _typical(z: Floats, exposure: Floats, grows: Floats) -> Floats:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.quality.stream import KEPT, slow_evidence
 from benchmarks.quality.table import Line
 from detectors.budget import Look, split
-from detectors.calibration import Past, calibrate, kept
+from detectors.calibration import BESIDE_LOCATION, Past, calibrate, kept
 from detectors.layout import Column, Layout, numeric_cells
 from detectors.multiplicity import cauchy_p
 from detectors.scores import Case, scores_of
@@ -251,6 +251,7 @@ class Run:
             past,
             shape,
             lasting=False,
+            location=np.array([keys.index((n, "location")) if c in BESIDE_LOCATION else -1 for n, c in keys]),
         )
         by_feature: dict[str, list[float]] = {}
         calibrated = {}

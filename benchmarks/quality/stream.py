@@ -164,6 +164,8 @@ def judged(scores: Scored, first_day: int) -> tuple[Hours, Floats, Floats]:
     z = scores.z.reshape(windows, -1)
     exposure = np.repeat(scores.exposure, components, axis=1)
     one_sided = np.tile(np.array(COMPONENTS) == "shape", columns)
+    location = np.arange(columns * components) // components * components
+    location[::components] = -1
     ends, p_values, calibrated = [], [], []
     phase = starts % scores.length
     for day, begin in itertools.product(range(first_day, int(starts[-1]) // 24 + 1), np.unique(phase)):
@@ -171,7 +173,7 @@ def judged(scores: Scored, first_day: int) -> tuple[Hours, Floats, Floats]:
         before = (starts + scores.length <= 24 * day) & (starts >= 24 * (day - KEPT)) & of_phase
         today = (starts // 24 == day) & of_phase
         past = Past(z[before], exposure[before], scores.length * HOUR, scores.length * HOUR)
-        now = calibrate(z[today], exposure[today], past, one_sided, lasting=False)
+        now = calibrate(z[today], exposure[today], past, one_sided, lasting=False, location=location)
         ends.append(starts[today] + scores.length)
         untested = ~now.from_history | ~np.isfinite(z[today])
         p = np.where(untested, 1.0, now.p_value)

@@ -46,6 +46,44 @@ def test_days_that_differ_alarm_at_the_nominal_rate(windows: int, between: float
     assert (2 * st.norm.sf(np.abs(z[-1])) <= 0.01).mean() > 0.3
 
 
+def with_location(rng: np.random.Generator, windows: int, features: int, between: float) -> tuple[Floats, Floats]:
+    """Scores of location, scale and shape, feature by feature; location touches the other two by its square."""
+    exposure = rng.uniform(3_000, 7_000, windows)[:, None]
+    location = rng.normal(size=(windows, features)) * np.sqrt(1 + between * exposure)
+    scale = rng.normal(size=location.shape) - 0.4 * location**2 / np.sqrt(exposure)
+    chi_square = rng.noncentral_chisquare(30, 0.05 * location**2)
+    shape = st.norm.isf(st.chi2.sf(chi_square, 30).clip(1e-300, 1))
+    return np.stack([location, scale, shape], axis=2).reshape(windows, -1), exposure
+
+
+@pytest.mark.parametrize("between", [0.0, 0.0225, 0.09])
+def test_what_a_change_of_location_does_to_the_other_scores_is_no_change_of_its_own(between: float) -> None:
+    """Days that differ by 0.15 and by 0.3 standard deviations, so that location alone is 12 and 21."""
+    rng = np.random.default_rng(61)
+    z, exposure = with_location(rng, 57, 6_000, between)
+    one_sided = np.tile([False, False, True], 6_000)
+    own = np.arange(len(one_sided))
+    location = np.where(own % 3, own // 3 * 3, -1)
+    past = past_of(z[:-1], exposure[:-1])
+    rates = []
+    for allowed_for in (location, None):
+        found = calibrate(z[-1], exposure[-1], past, one_sided, lasting=False, location=allowed_for)
+        rates.append(float((found.p_value.reshape(-1, 3)[:, 1:] <= 0.002).mean()))
+    assert rates[0] <= tolerated(0.004, 12_000)[1]
+    assert not between or rates[1] > 4 * rates[0]
+
+
+def test_a_change_of_scale_is_seen_beside_locations_that_wander() -> None:
+    rng = np.random.default_rng(62)
+    z, exposure = with_location(rng, 57, 2_000, 0.0225)
+    z[-1, 1::3] += 8
+    one_sided = np.tile([False, False, True], 2_000)
+    own = np.arange(len(one_sided))
+    location = np.where(own % 3, own // 3 * 3, -1)
+    found = calibrate(z[-1], exposure[-1], past_of(z[:-1], exposure[:-1]), one_sided, lasting=False, location=location)
+    assert (found.p_value[1::3] < 1e-4).mean() > 0.9
+
+
 def test_larger_windows_are_expected_to_differ_by_more() -> None:
     """The same difference between days shows ten times as much in windows of ten times as many rows."""
     rng = np.random.default_rng(52)
