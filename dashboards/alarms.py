@@ -77,7 +77,7 @@ def _causes(incident: Row, now: Any) -> Html | None:
     causes = listed(incident.get("causes"))
     items = []
     for cause in causes[:MOST_CHIPS]:
-        about = [cause_words(cause), ", since ", when_and_age(cause.get("since"), now)]
+        about = [cause_words(cause), ", in windows from ", when_and_age(cause.get("since"), now)]
         items.append(tag("li", name(feature_name(cause.get("feature")), 32), ": ", about))
     rest = len(causes) - MOST_CHIPS
     more = tag("li", f"and {rest} more", class_="quiet") if rest > 0 else None

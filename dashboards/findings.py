@@ -80,8 +80,9 @@ def pictures(key: str, found: Sequence[Row]) -> Html:
 
 
 def matters(finding: Row) -> bool:
-    """Whether a finding is measured and not too small to matter."""
-    return finding.get("status") == "measured" and (number(finding.get("severity")) or 0.0) >= 1
+    """Whether a finding is tested and not too small to matter."""
+    tested = finding.get("status") == "measured" and finding.get("p_value") is not None
+    return tested and (number(finding.get("severity")) or 0.0) >= 1
 
 
 def _summary(serious: int, all_of_them: int) -> str:
@@ -104,7 +105,9 @@ def _row(finding: Row) -> Html:
         reason = str(finding.get("message") or finding.get("status") or "not measured").replace("_", " ")
         words: Content = reason
     else:
-        words = change_word(finding)
+        untested = str(finding.get("message") or "") if finding.get("p_value") is None else ""
+        why = tag("span", untested, class_="quiet") if untested else None
+        words = tag("span", tag("span", change_word(finding)), why, class_="stack") if why else change_word(finding)
     biggest = biggest_difference(finding)
     most: Content = (
         NOTHING if biggest is None else [name(biggest[0], 32), ": ", tag("span", biggest[1], class_="nowrap")]

@@ -35,16 +35,16 @@ HOUR = timedelta(hours=1)
 
 
 def step(length: timedelta) -> timedelta:
-    """From the start of one window to that of the next: a third of its length, or the next smaller part of it.
+    """From the start of one window to that of the next: a third of its length, or the next larger part of it.
 
     Long windows overlap, so that a change that only they can see does not wait for the next of them. Steps are whole
-    hours: windows of one or two hours, and of other than whole hours, lie side by side.
+    hours: windows of one or two hours, and those that have no such part, lie side by side.
 
-    >>> [str(step(timedelta(hours=hours))) for hours in (1, 4, 6, 24)]
-    ['1:00:00', '1:00:00', '2:00:00', '8:00:00']
+    >>> [str(step(timedelta(hours=hours))) for hours in (1, 4, 5, 6, 24)]
+    ['1:00:00', '2:00:00', '5:00:00', '2:00:00', '8:00:00']
     """
     hours = 0 if length % HOUR else length // HOUR
-    return max((part * HOUR for part in range(1, hours // 3 + 1) if not hours % part), default=length)
+    return next((part * HOUR for part in range(1, hours) if not hours % part and part * 3 >= hours > 2), length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from monitor.store import Store
 from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor, whole_hours
 
 DAYS_AT_ONCE = timedelta(days=7)
-MOST_ANEW = 2_000
+MOST_ANEW = 3_000
 """Measuring takes some tenths of a second a window, and whoever asks waits for it."""
 MONITORS: Mapping[str, str] = {
     "gradual_drift": "drift",

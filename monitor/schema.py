@@ -79,9 +79,20 @@ def schema_findings(store: Store, model: Model, window: Window, traffic: Traffic
             n = traffic.rows(version=version, server=server)
             yield Finding(window, Subject(version, server), "schema", value=0.0, n=n)
         versions.append((version, enough))
+    yield from _without_cells(model, window, traffic)
     yield from _undeclared(store, model, window, traffic, past, dict(versions))
     yield from _broken(store, model, window, traffic, dict(versions))
     yield from _renamed(window, traffic, past)
+
+
+def _without_cells(model: Model, window: Window, traffic: Traffic) -> Iterator[Finding]:
+    """Features that were declared after the model's cells were made, which never change: nothing compares them."""
+    if model.layout is None:
+        return
+    for name in sorted(model.spec.features.keys() - model.layout.by_name.keys()):
+        told = f"feature {name!r} is not compared: it was declared after the model's cells were made"
+        about = (window, Subject(feature=name), "schema")
+        yield Finding(*about, n=traffic.rows(), component="no cells", message=told)
 
 
 def _undeclared(

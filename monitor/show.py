@@ -30,7 +30,7 @@ def show_evaluation(answer: dict[str, Any]) -> None:
         console.print(f"\n[bold]{short(start)} to {short(end)}[/]")
         _show_volume(console, here)
         for kind, words in BASELINES.items():
-            against = [f for f in here if f.get("baseline", "").partition(":")[0] == kind]
+            against = [f for f in here if (f.get("baseline") or "reference").partition(":")[0] == kind]
             _show_features(console, against, "drift", f"Inputs and outputs against {words}")
         _show_features(console, here, "server_outlier", "Servers against their fleet")
         _show_features(console, here, "version_contrast", "Versions against each other")
@@ -200,7 +200,7 @@ def _causes(row: dict[str, Any], *, since: bool = False) -> str:
     told = []
     for c in row.get("causes", []):
         where = f"only {c['where']}" if c["where"] else ""
-        began = f"since {short(c['since'])}" if since else ""
+        began = f"in windows from {short(c['since'])}" if since else ""
         told.append(f"{c['feature']} ({', '.join(filter(None, (c['component'], where, began)))})")
     return ", ".join(told)
 

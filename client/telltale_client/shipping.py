@@ -182,9 +182,9 @@ class Shipper:
     def stats(self) -> Stats:
         """What has become of the events so far."""
         with self._lock:
-            held = sum(b.events for b in self._held) + len(self._lines) + self._in_hand
+            waiting = len(self._queue) + sum(b.events for b in self._held) + len(self._lines) + self._in_hand
         return Stats(
-            waiting=len(self._queue) + held,
+            waiting=waiting,
             delivered=self._delivered,
             rejected=self._rejected,
             dropped=self._dropped,

@@ -210,8 +210,8 @@ def test_an_alarm_says_of_each_feature_what_changed_where_and_since_when() -> No
     ]
     overview["firing"] = [{"model": "bare", "watch": "drift", "features": ["age", "income"], "causes": causes}]
     text = read(overview).text
-    assert "age: missing, only server s3, since " in text
-    assert "income: in another unit, since " in text
+    assert "age: missing, only server s3, in windows from " in text
+    assert "income: in another unit, in windows from " in text
 
 
 def test_without_alerts_the_page_is_calm() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -249,3 +250,18 @@ def test_a_policy_tells_what_was_seen_and_clears_it(service: Service) -> None:
     assert {v.state for place, v in verdicts.items() if place != ("1", "c")} == {"ok"}
     serve(service, 2)
     assert {v.state for v in judge(policy, judged(service, 2), alpha=0.0)} == {"ok"}
+
+
+def test_a_feature_that_was_declared_too_late_is_said_not_to_be_compared(make_service: ServiceMaker) -> None:
+    service = make_service(models=MODELS)
+    rows = [usual(i) for i in range(1_000)]
+    service.register_reference("m", pl.DataFrame(rows), "training")
+    serve(service, 0)
+    model = service.registry.get("production", "m")
+    later = model.spec.model_copy(update={"features": {**model.spec.features, "z": model.spec.features["x"]}})
+    window = Window("production", "m", START, START + HOUR)
+    for spec, wanted in ((model.spec, []), (later, ["z"])):
+        findings = service.judge.traffic(replace(model, spec=spec), window, START + 2 * HOUR)
+        late = [f for f in findings if f.component == "no cells"]
+        assert [f.subject.feature for f in late] == wanted
+        assert all(f.severity == 0 and "not compared" in f.message for f in late)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from given import NOON, ServiceMaker, StillClock, ndjson, prediction
+from given import NOON, StillClock, ndjson, prediction
 
 from monitor.config import ClickHouseSpec, Config
+from monitor.service import Service
 from monitor.store import migrate
 from monitor.store.cluster import replicated
 from monitor.store.embedded import EmbeddedStore
@@ -16,7 +18,7 @@ from monitor.store.server import ServerStore
 
 
 def test_every_statement_that_makes_something_names_the_cluster(
-    make_service: ServiceMaker, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: StillClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statements: list[str] = []
     execute = EmbeddedStore.execute
@@ -27,7 +29,8 @@ def test_every_statement_that_makes_something_names_the_cluster(
 
     monkeypatch.setattr(EmbeddedStore, "execute", noted)
     clock.at = NOON
-    make_service().take(ndjson([prediction(1, NOON)]), "http")
+    with Service(Config.model_validate({"store": {"path": tmp_path / "new"}}), clock) as service:
+        service.take(ndjson([prediction(1, NOON)]), "http")
     made = [sql for sql in statements if re.search(r"\b(CREATE|ALTER|RENAME|DROP)\b", sql)]
     assert len(made) > 20
     assert {"VIEW" in sql for sql in made} == {True, False}

@@ -131,6 +131,7 @@ def parameters(service: Service) -> dict[str, Any]:
         "label_delay_ms": 86_400_000,
         "length_ms": 3_600_000,
         "seconds": 3_600,
+        "phase": 0,
         "contrasts_since": NOON - DAY,
         "timezone": "Europe/Berlin",
         "holidays": [20_513],
