@@ -245,13 +245,14 @@ class Run:
             length,
         )
         shape = np.array([component == "shape" for _, component in keys])
+        at = {name: i for i, (name, component) in enumerate(keys) if component == "location"}
         found = calibrate(
             np.array([z[key] for key in keys]),
             np.array([exposure[name] for name, _ in keys]),
             past,
             shape,
             lasting=False,
-            location=np.array([keys.index((n, "location")) if c in BESIDE_LOCATION else -1 for n, c in keys]),
+            location=np.array([at.get(name, -1) if component in BESIDE_LOCATION else -1 for name, component in keys]),
         )
         by_feature: dict[str, list[float]] = {}
         calibrated = {}
