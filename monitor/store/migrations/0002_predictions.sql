@@ -26,3 +26,4 @@ CREATE TABLE IF NOT EXISTS predictions
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(timestamp)
 ORDER BY (environment, model, toStartOfHour(timestamp), source, batch, row)
+SETTINGS min_parts_to_merge_at_once = 10

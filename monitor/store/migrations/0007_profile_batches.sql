@@ -22,3 +22,4 @@ CREATE TABLE IF NOT EXISTS profile_batches
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(minute)
 ORDER BY (environment, model, segment, minute, version, server, role, weight, source, batch)
+SETTINGS min_parts_to_merge_at_once = 10

@@ -10,3 +10,4 @@ CREATE TABLE IF NOT EXISTS profile_marks
 ENGINE = SummingMergeTree(marks)
 PARTITION BY toYYYYMM(hour)
 ORDER BY (environment, model, hour)
+SETTINGS min_parts_to_merge_at_once = 10

@@ -17,3 +17,4 @@ CREATE TABLE IF NOT EXISTS batches
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(received)
 ORDER BY (source, batch)
+SETTINGS min_parts_to_merge_at_once = 10

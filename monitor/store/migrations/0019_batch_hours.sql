@@ -13,3 +13,4 @@ CREATE TABLE IF NOT EXISTS batch_hours
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(hour)
 ORDER BY (environment, model, hour, source, batch)
+SETTINGS min_parts_to_merge_at_once = 10
