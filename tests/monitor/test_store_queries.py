@@ -38,7 +38,7 @@ MODELS = {
 SOURCE = "http"
 EMPTY = {"unfinished_batches", "unplaced"}
 """Queries for what went wrong, which finds nothing here."""
-OTHER = {"held_batches": {"source": "kafka/t/0/log"}}
+OTHER = {"batch_labels": {"source": "dead_letters/http", "batch": "none"}, "held_batches": {"source": "kafka/t/0/log"}}
 """What some queries are asked that find nothing with the parameters of all."""
 OWN = {"parts"}
 """Queries for how an engine keeps its rows."""
