@@ -32,8 +32,7 @@ class Incident:
     causes
         What is known of each feature, and since which of the drifted windows in a row it is among them.
     reason
-        What was seen, where a policy watches facts; why it was retired; of which smaller place the last window's change
-        is told. Empty when its windows are well again.
+        What was seen, where a policy watches facts; why it was retired. Empty when it cleared by its windows.
     last_window_end
         Windows that end by then have been taken into account.
     counted_until
@@ -158,7 +157,7 @@ def _ok(incident: Incident, verdict: Verdict, policy: Policy, now: datetime) -> 
         incident,
         drifted_in_a_row=0,
         ok_in_a_row=count,
-        reason=verdict.reason,
+        reason="",
         last_window_end=verdict.window.end,
         counted_until=until,
     )

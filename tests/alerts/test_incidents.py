@@ -14,7 +14,6 @@ from alerts.incidents import Change, Incident, advance, incident_key, retire
 from alerts.messages import alert_body
 from alerts.places import Cause
 from alerts.policy import Policy, State, Verdict, judge
-from dashboards.claims import over
 
 POLICY = Policy("inputs", "drift", hold=2, clear=2)
 STATES: tuple[State, ...] = ("ok", "drifted", "unsure", "error")
@@ -160,17 +159,6 @@ def test_what_was_seen_is_told_while_it_is_so_and_not_after() -> None:
     well = judge(policy, [finding("silence", 1, severity=0.1, server="b")], alpha=0.0)[0]
     incident, change = advance(incident, well, policy, BEGIN + HOUR)
     assert (incident.state, change, incident.reason) == ("resolved", "cleared", "")
-
-
-def test_a_change_that_is_told_of_a_smaller_place_by_now_is_not_said_to_be_as_usual_again() -> None:
-    incident, _ = run(["drifted", "drifted"])
-    for number in (2, 3):
-        elsewhere = replace(verdict(number, "ok"), reason="explained by server pod-3")
-        incident, change = advance(incident, elsewhere, POLICY, window(number).end)
-    assert (change, incident.reason) == ("cleared", "explained by server pod-3")
-    assert b"is over: explained by server pod-3" in alert_body(incident, "cleared", BEGIN)
-    entry = {"watch": "drift", "model": "churn", "features": ["age"], "reason": incident.reason}
-    assert over(entry, "drift").endswith("is over: explained by server pod-3")
 
 
 def test_each_cause_says_since_when_it_has_been_there_in_drifted_windows_in_a_row() -> None:
