@@ -118,7 +118,7 @@ class Life:
 class AlwaysThere:
     """All servers serve all the time."""
 
-    def served(self, environment: str, model: str, since: datetime, until: datetime) -> Mapping[str, Mapping[str, int]]:  # noqa: ARG002 - at any time
+    def served(self, environment: str, model: str, since: datetime, until: datetime) -> Mapping[str, Mapping[str, int]]:  # noqa: ARG002 - they serve at any time, and it is one model
         """Rows of each version on each server."""
         return {"1": {f"s{i}": 1 for i in range(SERVERS)}}
 

@@ -194,6 +194,7 @@ def lines() -> Iterator[Line]:
     yield from false_alarms()
     yield from delays()
     yield from after_a_change()
+    yield from days_that_differ()
     yield from slow_drift()
 
 
@@ -358,6 +359,17 @@ def after_a_change(streams: int = 60) -> Iterator[Line]:
         "",
         f"{np.median(late):.0f} h; found {100 * np.isfinite(late).mean():.0f} %",
     )
+
+
+def days_that_differ(columns: int = 60) -> Iterator[Line]:
+    """Days whose means differ by so much, and no drift: how often a daily window is below 0.001, against that."""
+    days, first, nominal = 84, 36, 0.001
+    for sd in (0.05, 0.15, 0.3):
+        rng = np.random.default_rng(5)
+        mean = means(rng, days, columns) + np.repeat(rng.normal(0, sd, (days, columns)), 24, axis=0)
+        _, p_values, _ = judged(against_the_past(drawn(rng, mean), 24, 24), first)
+        times = float((p_values <= nominal).mean()) / nominal
+        yield Line(f"days that differ by {sd} sd, no drift: p below {nominal}, times as often", "", f"{times:.1f}")
 
 
 def slow_drift(columns: int = 60) -> Iterator[Line]:
