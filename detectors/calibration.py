@@ -69,12 +69,16 @@ class Past:
         Of the same shape, or with one column for all scores.
     length, step
         Of the windows, and from the start of one to that of the next. Those that overlap tell less.
+    trails
+        Each window was held against so much of what was just before it; None if against anything else. The rows are
+        then those of all windows from the first to the last, also of any that was not scored.
     """
 
     z: Floats
     exposure: Floats
     length: timedelta
     step: timedelta
+    trails: timedelta | None = None
 
     @property
     def independent(self) -> Floats:
@@ -138,12 +142,13 @@ def calibrate(
         return _independent(z, one_sided)
     count = np.isfinite(past.z).sum(axis=0)
     past_exposure = np.broadcast_to(past.exposure, past.z.shape)
+    scores = past.z - _of_a_change_that_stayed(past, np.sqrt(past_exposure))
     usual, of_past = np.zeros_like(z), np.zeros_like(past.z)
     if lasting:
         grows = [np.where(one_sided, e, np.sqrt(e)) for e in (exposure, past_exposure)]
-        level = _typical(past.z, past_exposure, grows[1])
+        level = _typical(scores, past_exposure, grows[1])
         usual, of_past = level * grows[0], level * grows[1]
-    rest, unsure, noisier = past.z - of_past, np.zeros_like(z), np.ones_like(z)
+    rest, unsure, noisier = scores - of_past, np.zeros_like(z), np.ones_like(z)
     if location is not None:
         touched, unsure, of_rest = _by_location(z - usual, rest, exposure, past_exposure, one_sided, location)
         # A chi-square that is expected to be larger spreads more, too.
@@ -272,6 +277,34 @@ def _by_location(
     leverage = (bb * now[0] ** 2 - 2 * ab * now[0] * now[1] + aa * now[1] ** 2) / safe
     unsure[..., own] = np.where(judged, leverage, 0.0)
     return touched, unsure, of_past
+
+
+def _of_a_change_that_stayed(past: Past, grows: Floats) -> Floats:
+    """What one change that stayed put into the past scores, while it became a part of what they were held against.
+
+    Such weeks are no habit: were they taken for usual, the next change of that size would be, too. Right after the
+    change all of it shows in a score, then less from window to window, as far as the reference is still of before. It
+    is looked for at every day, and taken off where it says as much of the scores as everything else together; and only
+    when the reference has become wholly of after it, so that a change that goes on is not forgiven itself.
+    """
+    found = np.zeros_like(past.z)
+    if past.trails is None:
+        return found
+    starts = np.arange(len(past.z)) * (past.step / past.trails)
+    every = max(past.step, timedelta(days=1)) / past.trails
+    changes = np.arange(every - 1, len(past.z) * (past.step / past.trails) - 1 + ALMOST_NONE, every)
+    if not len(changes):
+        return found
+    since = starts - changes[:, None]
+    shares = np.where(since > -ALMOST_NONE, np.clip(1 - since, 0.0, 1.0), 0.0)
+    known = np.isfinite(past.z)
+    z, grown = np.where(known, past.z, 0.0), np.where(known, grows, 0.0)
+    along, own = shares @ (z * grown), shares**2 @ grown**2
+    explained = np.where(own > 0, along**2 / np.where(own > 0, own, 1.0), 0.0)
+    best, columns = explained.argmax(axis=0), np.arange(z.shape[1])
+    much = explained[best, columns] > (z**2).sum(axis=0) / 2
+    size = np.where(much, along[best, columns] / np.where(much, own[best, columns], 1.0), 0.0)
+    return np.asarray(shares[best].T * grown * size)
 
 
 def _typical(z: Floats, exposure: Floats, grows: Floats) -> Floats:

@@ -24,6 +24,7 @@ LEAST_COVERED = 0.9
 HISTORY = "history"
 """What the baseline is called."""
 EPOCH = date(1970, 1, 1)
+MILLISECOND = timedelta(milliseconds=1)
 CONTRASTS_KEPT = timedelta(days=14)
 """Of so many days are the scores of servers and versions: both sides are of the same hours, so no season is in them."""
 SEPARATOR = "\x1f"
@@ -75,7 +76,8 @@ class UsualScores:
         """Those of a subject; None where it had none. Where a place is left out, those of the whole are as good."""
         place = (detector, baseline, subject.version, subject.server, subject.segment)
         if place in self.rows and place not in self._made:
-            self._made[place] = self._make(self.rows[place], lasting=lasting)
+            trails = SPAN if baseline == HISTORY else None
+            self._made[place] = self._make(self.rows[place], trails, lasting=lasting)
         return self._made.get(place)
 
     def calibrated(self, detector: str, baseline: str, subject: Subject) -> pl.DataFrame:
@@ -84,8 +86,9 @@ class UsualScores:
         rows = self.rows.get(place)
         return (NO_ROWS if rows is None else rows).select(NO_ROWS.columns)
 
-    def _make(self, rows: pl.DataFrame, *, lasting: bool) -> Usual:
-        windows = _numbered(rows["start"])
+    def _make(self, rows: pl.DataFrame, trails: timedelta | None, *, lasting: bool) -> Usual:
+        since_first = rows["start"] - rows["start"].min()
+        windows = (since_first.dt.total_milliseconds() // (self.length // MILLISECOND)).to_numpy()
         named = rows.select(pl.concat_str("feature", "score_name", separator=SEPARATOR)).to_series()
         columns = _numbered(named)
         names = [tuple(name.split(SEPARATOR)) for name in named.unique().sort().to_list()]
@@ -93,7 +96,7 @@ class UsualScores:
         exposure = np.full(z.shape, np.nan)
         z[windows, columns] = rows["score"].to_numpy()
         exposure[windows, columns] = rows["exposure"].to_numpy()
-        past = Past(z, exposure, self.length, self.length)
+        past = Past(z, exposure, self.length, self.length, trails)
         return Usual({(feature, score): i for i, (feature, score) in enumerate(names)}, past, lasting)
 
 

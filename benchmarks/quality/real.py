@@ -8,12 +8,12 @@ follows the year, and a hurricane came on 29 October 2012. Electricity in New So
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +133,7 @@ def of_stream(stream: Stream) -> Iterator[Line]:
         [days[start] and feature not in run.excused(start, DAY) for start in run.starts(DAY)]
         for feature, days in slowly.items()
     ]
-    begun = sum(hit and not before for days in alarmed for before, hit in pairwise([False, *days])) / weeks
+    begun = sum(hit and not before for days in alarmed for before, hit in itertools.pairwise([False, *days])) / weeks
     wanted = 2 * slow.per_week
     told = f"{begun:.2f}; days a week on which it alarms: {sum(map(sum, alarmed)) / weeks:.1f}"
     yield Line(f"{stream.name}, slow drift: alarms that begin, a week", f"<= {wanted:.2f}", told, begun <= wanted)
@@ -233,16 +233,15 @@ class Run:
         keys = list(z)
         if not keys:
             return {}, {}
-        earlier = [
-            (planted or {}).get(s) or self.scores[length, s]
-            for s in range(start - kept(length) // HOUR, start - hours + 1, hours)
-            if (length, s) in self.scores
-        ]
+        starts = range(start - kept(length) // HOUR, start - hours + 1, hours)
+        since_first = itertools.dropwhile(lambda s: (length, s) not in self.scores, starts)
+        earlier = [(planted or {}).get(s) or self.scores.get((length, s), ({}, {})) for s in since_first]
         past = Past(
             np.array([[scores.get(key, np.nan) for key in keys] for scores, _ in earlier]).reshape(-1, len(keys)),
             np.array([[of.get(name, np.nan) for name, _ in keys] for _, of in earlier]).reshape(-1, len(keys)),
             length,
             length,
+            SPAN,
         )
         shape = np.array([component == "shape" for _, component in keys])
         at = {name: i for i, (name, component) in enumerate(keys) if component == "location"}

@@ -172,7 +172,7 @@ def judged(scores: Scored, first_day: int) -> tuple[Hours, Floats, Floats]:
         of_phase = phase == begin
         before = (starts + scores.length <= 24 * day) & (starts >= 24 * (day - KEPT)) & of_phase
         today = (starts // 24 == day) & of_phase
-        past = Past(z[before], exposure[before], scores.length * HOUR, scores.length * HOUR)
+        past = Past(z[before], exposure[before], scores.length * HOUR, scores.length * HOUR, POOLED * DAY)
         now = calibrate(z[today], exposure[today], past, one_sided, lasting=False, location=location)
         ends.append(starts[today] + scores.length)
         untested = ~now.from_history | ~np.isfinite(z[today])

@@ -134,6 +134,50 @@ def test_a_difference_that_stays_becomes_usual() -> None:
     assert p_values(np.array([10.0]), past_of(z), lasting=True)[0] > 0.05
 
 
+def trailing(z: Floats) -> Past:
+    return Past(z, np.full((len(z), 1), 400.0), DAY, DAY, trails=28 * DAY)
+
+
+def with_changes(rng: np.random.Generator, columns: int, *days: int, size: float = 0.5) -> Floats:
+    """Scores of 56 days, each held against the 28 days before it, of means that differ by 0.05 and step up."""
+    mean = rng.normal(0, 0.05, (28 + 57, columns))
+    for at in days:
+        mean[28 + at :] += size
+    before = np.array([mean[day - 28 : day].mean(axis=0) for day in range(28, len(mean))])
+    return np.asarray(20 * (mean[28:] - before) + rng.normal(size=before.shape))
+
+
+@pytest.mark.parametrize("at", [0, 10, 20, 28])
+def test_a_change_that_stayed_does_not_hide_the_next_one(at: int) -> None:
+    """One of half its size, the other way, is seen as without the first: what made that the past is no habit."""
+    columns = 2_000
+
+    def seen(z: Floats, past: Past, moved: float) -> float:
+        return float((p_values(z[-1] + moved, past, 400.0) <= 0.01).mean())
+
+    z = with_changes(np.random.default_rng(64), columns, at)
+    never = with_changes(np.random.default_rng(64), columns)
+    power = seen(never, trailing(never[:-1]), -5.0)
+    assert abs(seen(z, trailing(z[:-1]), -5.0) - power) < 0.02
+    assert seen(z, past_of(z[:-1], 400.0), -5.0) < power - 0.04
+    assert seen(z, trailing(z[:-1]), 0.0) <= tolerated(0.015, columns)[1]
+
+
+def test_a_change_that_goes_on_is_not_forgiven_before_it_is_the_past() -> None:
+    z = with_changes(np.random.default_rng(65), 50, 35)
+    assert np.array_equal(p_values(z[-1], trailing(z[:-1]), 400.0), p_values(z[-1], past_of(z[:-1], 400.0), 400.0))
+
+
+def test_changes_that_come_again_and_again_are_usual() -> None:
+    z = with_changes(np.random.default_rng(66), 200, -20, -9, 2, 14, 26, 37)
+    assert (p_values(z[-1] + 0.25 * 20, trailing(z[:-1]), 400.0) < 0.01).mean() < 0.2
+
+
+def test_days_that_only_differ_have_no_change_taken_off() -> None:
+    z = np.random.default_rng(67).normal(size=(57, 2_000)) * 3
+    assert np.array_equal(p_values(z[-1], trailing(z[:-1]), 400.0), p_values(z[-1], past_of(z[:-1], 400.0), 400.0))
+
+
 def test_a_past_that_agrees_too_well_makes_nobody_strict() -> None:
     found = calibrate(np.array([1.9]), np.array([1_000.0]), past_of(np.zeros((28, 1))), two_sided(1), lasting=False)
     assert found.spread.tolist() == [1.0]

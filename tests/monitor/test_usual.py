@@ -18,7 +18,7 @@ from monitor.config import Config
 from monitor.findings import save_findings
 from monitor.overview import pictures as model_pictures
 from monitor.service import Service
-from monitor.usual import Expected, read_expected, read_usual_scores
+from monitor.usual import HISTORY, Expected, UsualScores, read_expected, read_usual_scores
 
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
 """A Monday; Europe/Berlin puts its clocks forward on the 29th."""
@@ -211,6 +211,20 @@ def test_what_is_usual_comes_back_from_the_store_as_it_was_measured(played: Play
     model = past.service.registry.get("production", "m")
     again = past.service.judge.traffic(model, found[16][0].window, past.clock.at)
     assert [(f.id, f.p_value) for f in again] == [(f.id, f.p_value) for f in found[16]]
+
+
+def test_a_day_that_was_not_judged_keeps_its_place_among_the_scores_of_the_past() -> None:
+    """When the scores of a change that stayed fade says where it began."""
+    starts = [BEGIN + n * DAY for n in (0, 1, 3)]
+    named = {"feature": "a", "score_name": "location", "score": [1.0, 2.0, 4.0], "exposure": 9.0, "calibrated": 0.0}
+    rows = pl.DataFrame({"start": starts, **named})
+    scores = UsualScores(DAY, {(*key, "", "", ""): rows for key in (("drift", HISTORY), ("server_outlier", "fleet"))})
+    of_history, of_fleet = scores.of("drift", HISTORY, Subject()), scores.of("server_outlier", "fleet", Subject())
+    assert of_history is not None
+    assert of_fleet is not None
+    assert np.array_equal(of_history.past.z, [[1.0], [2.0], [np.nan], [4.0]], equal_nan=True)
+    assert of_history.past.trails == timedelta(days=28)
+    assert of_fleet.past.trails is None
 
 
 def test_hours_without_a_past_make_a_window_that_is_not_judged_by_it(service: Service) -> None:
