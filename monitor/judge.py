@@ -28,7 +28,7 @@ from monitor.registry import Model
 from monitor.schema import schema_findings
 from monitor.silence import silence_findings
 from monitor.store import Store
-from monitor.usual import HISTORY, Expected, read_expected, read_usual_scores
+from monitor.usual import HISTORY, Expected, Learned, read_expected, read_usual_scores
 from monitor.windows import Traffic, is_due, read_traffic, whole_hours
 
 DAY = timedelta(days=1)
@@ -64,13 +64,17 @@ class Judge:
             save_judgement(self.store, judgement, model, now)
         return findings
 
-    def anew(self, model: Model, window: Window, kind: Kind) -> list[Finding]:
-        """What is found in a window with the reference that the model has. Nothing is kept. Raises GoneError."""
+    def anew(self, model: Model, window: Window, kind: Kind, learned: Learned | None = None) -> list[Finding]:
+        """What is found in a window with the reference that the model has. Nothing is kept. Raises GoneError.
+
+        learned
+            What was found in the windows before it that are not kept either.
+        """
         if kind == "labels":
             wanted = "accuracy" in model.spec.monitors
             return self._of_labels(model, window, self._read_outcomes(model, window)[1]) if wanted else []
         traffic = read_traffic(self.store, model, window.start, window.end)
-        return self._of_traffic(model, window, traffic, "" if model.references else NO_REFERENCE)
+        return self._of_traffic(model, window, traffic, "" if model.references else NO_REFERENCE, learned)
 
     def again(self, model: Model, judged: Judgement, now: datetime) -> int | None:
         """Judge a window again if its events are others by now; gives how many more. None: they are the same."""
@@ -118,9 +122,11 @@ class Judge:
         )
         return judged_outcomes(window, marks, outcomes), outcomes
 
-    def _of_traffic(self, model: Model, window: Window, traffic: Traffic, problem: str) -> list[Finding]:
+    def _of_traffic(
+        self, model: Model, window: Window, traffic: Traffic, problem: str, learned: Learned | None = None
+    ) -> list[Finding]:
         expected = self._expected(model, window) if "drift" in model.spec.monitors else {}
-        usual = read_usual_scores(self.store, model, window)
+        usual = read_usual_scores(self.store, model, window, learned)
         baseline_version = self._baseline_version(model, window, traffic)
         findings = list(Measure(model, window, traffic, baseline_version, usual, expected).findings())
         usually = usual.of("drift", HISTORY, Subject())

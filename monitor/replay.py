@@ -30,9 +30,12 @@ from monitor.judge import Judge
 from monitor.late import Kind
 from monitor.registry import Model
 from monitor.store import Store
+from monitor.usual import Learned, read_usual_scores
 from monitor.windows import EPOCH, LATE_ALLOWANCE, due, floor, whole_hours
 
 DAYS_AT_ONCE = timedelta(days=7)
+LEARNING = timedelta(days=14)
+"""So much before the first window that is measured anew is measured, too."""
 MOST_ANEW = 3_000
 """Measuring takes some tenths of a second a window, and whoever asks waits for it."""
 MONITORS: Mapping[str, str] = {
@@ -89,6 +92,8 @@ def replay_past(
     in_order = heapq.merge(*streams, key=lambda w: (w.at, w.window.end - w.window.start))
     replayed = replay(policies, rules_of(as_tried), in_order, past.traffic)
     seconds = time.perf_counter() - began
+    if past.learned:
+        notes.append(f"{past.learned} windows before the first were measured, too, to learn what is usual")
     if past.gone:
         notes.append(f"{past.gone} windows are not kept any more in the detail that measuring them needs")
     if not watching:
@@ -103,7 +108,7 @@ def replay_past(
         "from": past.start.isoformat(),
         "to": past.end.isoformat(),
         "windows_stored": past.stored,
-        "windows_measured_anew": past.anew,
+        "windows_measured_anew": past.anew - past.learned,
         "seconds": round(seconds, 3),
         "windows_per_second": round((past.stored + past.anew) / seconds, 1),
         "false_alarms_per_week": spec.false_alarms_per_week,
@@ -128,8 +133,11 @@ class _Past:
     now: datetime
     stored: int = 0
     anew: int = 0
+    learned: int = 0
     gone: int = 0
     traffic: HourlyTraffic = field(init=False)
+    _learned: dict[timedelta, Learned] = field(default_factory=dict, init=False)
+    """By length; what is measured anew is nowhere else."""
     _first_event: datetime | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -179,15 +187,32 @@ class _Past:
     def _measured(self, window: Window, kind: Kind) -> list[Finding] | None:
         if self._first_event is None or window.end <= self._first_event:
             return None
+        length = window.end - window.start
+        if kind == "traffic" and length not in self._learned:
+            self._learned[length] = Learned()
+            self._learn(window)
         if self.anew == MOST_ANEW:
             raise ReplayError(f"more than {MOST_ANEW:,} windows would have to be measured anew; name a shorter span")
         try:
-            findings = self.judge.anew(self.model, window, kind)
+            findings = self.judge.anew(self.model, window, kind, self._learned.get(length))
         except GoneError:
             self.gone += 1
             return None
         self.anew += 1
+        if kind == "traffic":
+            self._learned[length].take(findings)
         return findings
+
+    def _learn(self, first: Window) -> None:
+        """Measure the windows before the first one, too, if nothing is kept of what is usual: it comes from them."""
+        length = first.end - first.start
+        known = {place[0] for place in read_usual_scores(self.store, self.model, first).rows}
+        wanted = {d for d in ("drift", "server_outlier") if MONITORS.get(d, d) in self.model.spec.monitors}
+        if wanted - known:
+            steps = max(LEARNING, 10 * length) // step(length)
+            before = due(first.start - steps * step(length), length, first.start)
+            found = [self._measured(replace(first, start=start, end=end), "traffic") for start, end in before]
+            self.learned += sum(findings is not None for findings in found)
 
 
 class HourlyTraffic:

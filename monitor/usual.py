@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from detectors.calibration import LEAST_SPAN, Past, Usual, kept
-from detectors.finding import Subject, Window
+from detectors.finding import Finding, Subject, Window
 from detectors.layout import Layout
 from detectors.seasons import SLOTS, SPAN, BySlot, expectation
 from monitor.folding import HOUR, span
@@ -27,10 +29,20 @@ EPOCH = date(1970, 1, 1)
 MILLISECOND = timedelta(milliseconds=1)
 CONTRASTS_KEPT = timedelta(days=14)
 """Of so many days are the scores of servers and versions: both sides are of the same hours, so no season is in them."""
+SCORED = frozenset({"drift", "server_outlier", "version_contrast"})
+"""Detectors of which past scores say what is usual."""
+PLACES = ("detector", "baseline", "version", "server", "segment")
 SEPARATOR = "\x1f"
-NO_ROWS = pl.DataFrame(
-    schema={"start": pl.Datetime("ms", "UTC"), "feature": pl.String, "score_name": pl.String, "calibrated": pl.Float64}
-)
+TIME = pl.Datetime("ms", "UTC")
+SCORE_ROWS: Mapping[str, Any] = {
+    "start": TIME,
+    "end": TIME,
+    **dict.fromkeys((*PLACES, "feature"), pl.String),
+    "exposure": pl.Float64,
+    "score_name": pl.String,
+    **dict.fromkeys(("score", "calibrated"), pl.Float64),
+}
+NO_ROWS = pl.DataFrame(schema={name: SCORE_ROWS[name] for name in ("start", "feature", "score_name", "calibrated")})
 Place = tuple[str, str, str, str, str]
 """Detector, baseline, version, server and segment."""
 
@@ -100,25 +112,71 @@ class UsualScores:
         return Usual({(feature, score): i for i, (feature, score) in enumerate(names)}, past, lasting)
 
 
-def read_usual_scores(store: Store, model: Model, window: Window) -> UsualScores:
+@dataclass
+class Learned:
+    """Scores of windows that were measured and are not kept, such as those of a replay."""
+
+    _rows: list[pl.DataFrame] = field(default_factory=list)
+
+    def take(self, findings: Sequence[Finding]) -> None:
+        """Remember the scores of a window."""
+        scored = [f for f in findings if f.scores and not f.subject.without and f.detector in SCORED]
+        scored = [f for f in scored if not f.baseline.startswith("reference:")]
+        rows = [
+            (
+                *(f.window.start, f.window.end, f.detector, f.baseline),
+                *(f.subject.version, f.subject.server, f.subject.segment, f.subject.feature),
+                *(float(f.exposure), name, float(score), float(f.calibrated.get(name, math.nan))),
+            )
+            for f in scored
+            for name, score in f.scores.items()
+        ]
+        self._rows.append(pl.DataFrame(rows, schema=SCORE_ROWS, orient="row"))
+
+    def between(
+        self, since: datetime, contrasts_since: datetime, until: datetime, length: timedelta, phase: timedelta
+    ) -> pl.DataFrame:
+        """What the query ``past_scores`` gives of those that are kept."""
+        if len(self._rows) > 1:
+            self._rows = [pl.concat(self._rows)]
+        start, end, detector = (pl.col(name) for name in ("start", "end", "detector"))
+        of_length = (end - start == length) & (
+            (start.dt.timestamp("ms") % (length // MILLISECOND)) == phase // MILLISECOND
+        )
+        lately = (end <= until) & (end > pl.when(detector == "drift").then(since).otherwise(contrasts_since))
+        return self._rows[0].filter(of_length & lately) if self._rows else pl.DataFrame(schema=SCORE_ROWS)
+
+
+def read_usual_scores(store: Store, model: Model, window: Window, learned: Learned | None = None) -> UsualScores:
     """The scores of the windows of the same length in the weeks before, side by side.
 
     Of a window that is judged by itself those that begin at its own hour: one that holds a whole day there differs more
     than one that holds parts of two. Of one that somebody asked for those that are counted from 1970-01-01T00:00Z.
+
+    learned
+        Scores that are not kept, and count instead of those that are.
     """
     length = window.end - window.start
     phase = window.start - floor(window.start, length) if is_due(model, window) else timedelta(0)
+    span = {
+        "since": window.start - kept(length),
+        "contrasts_since": window.start - max(CONTRASTS_KEPT, 10 * length),
+        "until": window.start,
+    }
     rows = store.query(
         "past_scores",
         environment=model.environment,
         model=model.name,
-        since=window.start - kept(length),
-        contrasts_since=window.start - max(CONTRASTS_KEPT, 10 * length),
-        until=window.start,
+        **span,
         seconds=length // timedelta(seconds=1),
         phase=phase // timedelta(seconds=1),
     )
-    places = rows.partition_by("detector", "baseline", "version", "server", "segment", as_dict=True)
+    if learned is not None:
+        of_learned = learned.between(**span, length=length, phase=phase).select(rows.columns)
+        rows = pl.concat([of_learned, rows.cast(of_learned.schema)]).unique(
+            [*PLACES, "start", "feature", "score_name"], keep="first"
+        )
+    places = rows.partition_by(*PLACES, as_dict=True)
     return UsualScores(
         length, {(str(d), str(b), str(v), str(s), str(g)): rows for (d, b, v, s, g), rows in places.items()}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -264,6 +265,17 @@ def test_pictures_show_what_was_usual_in_those_hours(played: Played) -> None:
     assert picture["baseline"] == "history"
     assert sum(abs(b - s) for b, s in zip(picture["baseline_shares"], picture["shares"], strict=True)) / 2 < 0.25
     assert picture["statistics"]["kolmogorov_smirnov"] < 0.2
+
+
+def test_windows_of_a_length_that_is_only_tried_are_held_against_what_is_usual_too(played: Played) -> None:
+    """Servers that always differ are only tested once that is known; pod-1 changed on one day."""
+    past, _ = played
+    policy = {"name": "servers", "watch": "server_outlier", "window": "12h", "hold": 1}
+    tried = {"models": {"m": {**SPEC, "windows": ["1d", "12h"], "minimum_rows": 50}}, "policies": [policy]}
+    answer = past.service.replay("m", BEGIN + 16 * DAY, BEGIN + (DAYS + 2) * DAY, other=json.dumps(tried).encode())
+    assert [(i["server"], i["since"][:10]) for i in answer["incidents"]] == [("pod-1", "2026-03-20")]
+    assert (answer["policies"][0]["ok"], answer["policies"][0]["drifted"]) == (4, 4), "one day has few rows"
+    assert answer["notes"] == ["82 windows before the first were measured, too, to learn what is usual"]
 
 
 def test_what_is_usual_is_learned_from_windows_that_begin_at_the_same_hour(service: Service) -> None:
