@@ -108,8 +108,8 @@ class Buffer:
         under the same name: ``pending_log`` is the log's identity in it.
     amended
         That batch would not become the same rows again, so what is there of it must be removed first.
-    read_to
-        Up to where was read when it was last looked at, also where that gave no message.
+    read_to, end
+        Up to where was read when it was last looked at, also where that gave no message, and where the log ended then.
     complete_until
         All that arrived before this is taken in, as far as was known when something was last taken in.
     """
@@ -126,6 +126,7 @@ class Buffer:
     size: int = 0
     since: float = 0.0
     read_to: int = 0
+    end: int = 0
     _gap: tuple[int, int] | None = None
 
     @property
@@ -138,7 +139,7 @@ class Buffer:
 
         What was read and gave no message (the ends of transactions, for example) needs no taking in.
         """
-        self.read_to = read_to
+        self.read_to, self.end = read_to, end
         if not self.messages and self.pending is None:
             self.position = max(self.position, read_to)
         if self.position >= end:
@@ -174,6 +175,11 @@ class Buffer:
     def is_short(self) -> bool:
         """Whether a part of the batch that must be formed again is not read yet. It may have been compacted away."""
         return self.pending is not None and max(self.following, self.read_to) <= self.pending
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there was more to read when it was last looked at."""
+        return max(self.following, self.read_to) < self.end
 
     def is_full(self, limits: Limits) -> bool:
         """Whether it holds more than the batch that is being taken in and the next one need."""

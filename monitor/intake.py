@@ -31,8 +31,11 @@ from monitor.sources import Mark, Place, Source, SourceError
 PROGRESS_SECONDS = 5.0
 STALL_SECONDS = 15.0
 """A partition that has messages and gives none for so long: the client has lost its way, and is made anew."""
-MOST_BATCHES_HELD = 8
+MOST_BATCHES_HELD = 4
 """So many batches' bytes may wait in memory, over all partitions."""
+READ_TOGETHER = 2
+"""Once half of that waits, only so many partitions that are behind are read on: else each of many would have a little,
+and batches that hold a few rows cost as much as full ones."""
 NOTHING_YET = datetime.fromtimestamp(0, UTC)
 IDLE_POLL_SECONDS = 0.2
 BUSY_POLL_SECONDS = 0.02
@@ -195,22 +198,22 @@ class Intake:
         first, following = self._source.bounds(place)
         mark = self._source.mark(place)
         if mark is None:
-            return Buffer(place, first)
+            return Buffer(place, first, end=following)
         intent = read_intent(mark.note)
         if intent is not None and "" not in (intent.log, identity) and intent.log != identity:
             log.warning("the topic was made anew, reading from its beginning", place=str(place))
-            return Buffer(place, first)
+            return Buffer(place, first, end=following)
         if mark.offset > following:
             log.error("the log ends before what was read of it", place=str(place), read=mark.offset, end=following)
-            return Buffer(place, following)
+            return Buffer(place, following, end=following)
         if first > mark.offset:
             lost = first - mark.offset
             self._metrics.lost_offsets.inc(lost)
             log.error("messages were deleted before they were read", place=str(place), offset=mark.offset, lost=lost)
         if intent is None or intent.end is None or not first <= intent.end < following:
-            return Buffer(place, max(mark.offset, first))
+            return Buffer(place, max(mark.offset, first), end=following)
         amended = first > mark.offset or intent.revision != self._taker.revision
-        return Buffer(place, mark.offset, first, intent.end, intent.log, amended)
+        return Buffer(place, mark.offset, first, intent.end, intent.log, amended, end=following)
 
     def _stop_at(self, place: Place, now: float) -> None:
         """Keep nothing of a partition in memory while it rests, and read the same again then."""
@@ -341,17 +344,18 @@ class Intake:
         return self._source.identity(batch.place) if batch.log is None else batch.log
 
     def _hold_back(self) -> None:
-        """Read no more of what piles up, in one partition or in all."""
-        all_full = sum(b.size for b in self._buffers.values()) >= MOST_BATCHES_HELD * self._limits.size
+        """Read no more of what piles up, in one partition or in all: those whose turn is next are read first."""
+        waits = sum(b.size for b in self._buffers.values()) / (MOST_BATCHES_HELD * self._limits.size)
+        others = 0 if waits >= 1 else READ_TOGETHER if waits >= 0.5 else len(self._buffers)
         now = self._monotonic()
         for place, buffer in self._buffers.items():
             rests = self._stopped.get(place, now) > now
-            if rests:
-                self._read_at[place] = now
-            if rests or buffer.is_full(self._limits) or (all_full and not buffer.is_short):
+            if rests or buffer.is_full(self._limits) or (others <= 0 and not buffer.is_short):
                 self._source.pause(place)
+                self._read_at[place] = now
             else:
                 self._source.resume(place)
+                others -= buffer.is_behind
 
     def _stalled(self, place: Place) -> bool:
         """Whether nothing was read of a partition for long."""

@@ -407,6 +407,40 @@ def test_what_waits_in_memory_is_bounded_over_all_partitions() -> None:
     assert Counter(shelf.rows.values()) == everything(log)
 
 
+def test_partitions_that_wait_for_their_turn_have_not_lost_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow store holds up more partitions than may wait in memory, for longer than any of them may be silent."""
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = FakeLog(40), Shelf()
+    for place in log.messages:
+        for _ in range(20):
+            log.append(place, b"x" * 100)
+    reader = Reader(log, shelf, Limits(rows=10_000, size=1_500, seconds=0.0))
+    for seconds in range(0, 100, 5):
+        reader.intake._monotonic = lambda now=float(seconds): now  # type: ignore[misc]  # noqa: SLF001 - time passes
+        reader.step()
+    assert len(reader.source.paused) == 40
+    reader.drain(log)
+    assert Counter(shelf.rows.values()) == everything(log)
+
+
+def test_once_much_waits_only_the_next_partitions_are_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that their batches are full ones. One that has no more does not keep the others from it."""
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = FakeLog(40), Shelf()
+    for place in list(log.messages)[1:]:
+        for _ in range(30):
+            log.append(place, b"x" * 100)
+    reader = Reader(log, shelf, Limits(rows=10_000, size=10_000, seconds=0.0))
+    read = []
+    for _ in range(30):
+        reader.step()
+        read.append(len(log.messages) - len(reader.source.paused))
+    assert read[:3] == [40, 3, 3]
+    assert read[-1] == 0
+    reader.drain(log)
+    assert Counter(shelf.rows.values()) == everything(log)
+
+
 def test_a_client_that_has_lost_its_way_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
     log, shelf = filled(), Shelf()

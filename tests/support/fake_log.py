@@ -71,7 +71,7 @@ class FakeSource:
         self._generation = -1
         self._places: set[Place] = set()
         self._positions: dict[Place, int] = {}
-        self._paused: set[Place] = set()
+        self.paused: set[Place] = set()
         self.rebalances = 0
         self.refuses = False
 
@@ -88,7 +88,7 @@ class FakeSource:
                 mark = log.marks.get(place, Mark(log.first[place]))
                 self._positions.setdefault(place, mark.offset)
         polled = {}
-        for place in self._places - self._paused:
+        for place in self._places - self.paused:
             ahead = [m for m in log.messages[place] if m.offset >= self._positions[place]][: self._most]
             if ahead:
                 polled[place] = ahead
@@ -125,10 +125,10 @@ class FakeSource:
             self._positions[place] = offset
 
     def pause(self, place: Place) -> None:
-        self._paused.add(place)
+        self.paused.add(place)
 
     def resume(self, place: Place) -> None:
-        self._paused.discard(place)
+        self.paused.discard(place)
 
     def close(self) -> None:
         self._log.leave(self)
