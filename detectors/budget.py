@@ -21,10 +21,16 @@ WEIGHTS: Mapping[str, float] = MappingProxyType(
         "version_contrast": 1.0,
         "joint": 1.0,
         "accuracy_drop": 2.0,
-        "health": 1.0,
+        "latency": 0.5,
+        "errors": 0.5,
+        "health": 0.5,
     }
 )
-"""How the rest is divided between the detectors that a model has."""
+"""How the rest is divided between the detectors that a model has.
+
+What is held against a limit has a weight each, as each is corrected by itself, and a small one: a server that is over
+its limit is so by much, and a tenth of the alpha asks for few more rows.
+"""
 
 
 @dataclass(frozen=True, slots=True)

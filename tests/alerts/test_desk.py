@@ -114,7 +114,7 @@ def test_a_server_is_named_and_its_drift_is_not_the_models(ledger: Ledger) -> No
 def test_an_incident_is_told_in_the_order_of_the_policies(ledger: Ledger) -> None:
     policies = [Policy("b", "drift", hold=1, severity="page"), Policy("a", "latency", hold=1, limit=5.0)]
     place = office(ledger, *policies)
-    findings = [finding("latency", 0, value=9.0, low=8.0), drift(0)]
+    findings = [finding("latency", 0, value=9.0, effects={"above_1e-12": 8.0}), drift(0)]
     assert tell(place, 0, findings) == ["drift_found", "alert_firing", "latency_found"]
 
 
@@ -188,7 +188,7 @@ def test_a_version_that_still_serves_is_accused(ledger: Ledger) -> None:
 def test_an_incident_ends_when_its_version_no_longer_serves(ledger: Ledger, watch: Any) -> None:
     page = Policy("p", watch, hold=1, severity="page", limit=0.1 if watch == "errors" else None)
     place = serving(office(ledger, page))
-    found = finding(watch, 0, p=1e-9, low=0.5, baseline="version:1", version="2", server="c")
+    found = finding(watch, 0, p=1e-9, value=0.5, baseline="version:1", version="2", server="c")
     assert tell(place, 0, [found]) == [f"{watch}_found", "alert_firing"]
     place.traffic.serve(BEGIN + 2 * HOUR, v1=BOTH["1"])
     assert follow(place, BEGIN + 2 * HOUR + 9 * MINUTE) == []
@@ -231,7 +231,7 @@ def test_a_rare_version_is_not_taken_for_gone(ledger: Ledger) -> None:
 def test_a_dead_server_does_not_become_healthy_by_getting_no_traffic(ledger: Ledger) -> None:
     place = serving(office(ledger, Policy("probes", "health", hold=1, limit=0.1)))
     place.traffic.serve(BEGIN, v1=BOTH["1"])
-    assert tell(place, 0, [finding("health", 0, value=1.0, low=0.9, server="c")]) == ["health_found"]
+    assert tell(place, 0, [finding("health", 0, value=1.0, n=60, server="c")]) == ["health_found"]
     assert follow(place, BEGIN + 9 * HOUR) == []
 
 
