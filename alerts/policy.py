@@ -187,15 +187,25 @@ class Verdict:
 
 
 def judge_window(
-    policies: Sequence[Policy], rules: ModelRules, findings: Sequence[Finding], window_length: timedelta
+    policies: Sequence[Policy],
+    rules: ModelRules,
+    findings: Sequence[Finding],
+    window_length: timedelta,
+    times_again: int = 0,
 ) -> list[tuple[Policy, Verdict]]:
     """The verdicts of every policy that watches this model at this window length, in the order of the policies.
 
     What a policy may spend of the model's budget of false alarms is said by ``shares``. The findings are those of one
     window.
+
+    times_again
+        This is so many times that it is judged again: 1 the first time.
     """
     applying = [p for p in policies if p.watches(rules.model)]
-    alphas = {(share.look.detector, share.look.length): share.alpha for share in shares(applying, rules)}
+    alphas = {
+        (share.look.detector, share.look.length): share.alpha_again(times_again) if times_again else share.alpha
+        for share in shares(applying, rules)
+    }
     here = [p for p in applying if p.length(rules) == window_length]
     alpha_of = {p.name: alphas.get((p.watch, window_length), 0.0) for p in here}
     judged = [(p, verdict) for p in here for verdict in judge(p, findings, alpha_of[p.name], rules.importance)]

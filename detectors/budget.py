@@ -61,7 +61,7 @@ class Share:
     alpha: float
 
     def alpha_again(self, times: int) -> float:
-        """For the same window when it is judged again, for the first, second, ... time.
+        """For the same window when it is judged again, the first (``times`` is 1), second, ... time.
 
         Half of what is left of the reserved share each time, so that all of them together stay within it.
         """

@@ -72,8 +72,8 @@ class Judge:
         traffic = read_traffic(self.store, model, window.start, window.end)
         return self._of_traffic(model, window, traffic, "" if model.references else NO_REFERENCE)
 
-    def again(self, model: Model, judged: Judgement, now: datetime) -> int | None:
-        """Judge a window again if its events are others by now; gives how many more. None: they are the same."""
+    def again(self, model: Model, judged: Judgement, now: datetime) -> tuple[list[Finding], int] | None:
+        """Judge a window again if its events are others by now; how many more they are. None: they are the same."""
         window = judged.window
         if judged.kind == "traffic":
             current, _ = self._read(model, window, now)
@@ -84,8 +84,7 @@ class Judge:
         if current.digest == judged.digest:
             save_judgement(self.store, current, model, now)
             return None
-        measure(model, window, now)
-        return current.events - judged.events
+        return measure(model, window, now), current.events - judged.events
 
     def failed(self, window: Window, kind: str, error: Exception, now: datetime) -> list[Finding]:
         """What stands in place of a window's findings when it could not be judged: an error, never "all is well"."""

@@ -360,7 +360,7 @@ class Service:
     def judge_late(self, now: datetime) -> int:
         """Judge windows again whose events came late, once they are left alone; gives how many.
 
-        Their findings take the place of the earlier ones. Nothing is decided on them, so no alarm is repeated.
+        Their findings take the place of the earlier ones. What was found before is not told again, nor taken back.
         """
         return sum(self._judge_again(late, now) for late in self.late.due(now)[:MOST_WINDOWS_A_TICK])
 
@@ -467,7 +467,7 @@ class Service:
             return False
         about = {"model": window.model, "kind": name, "start": window.start.isoformat()}
         try:
-            more = self.judge.again(model, late.judged, now)
+            again = self.judge.again(model, late.judged, now)
         except Exception as error:
             self.metrics.judge_failures.inc()
             log.exception("window not judged again", **about)
@@ -475,10 +475,11 @@ class Service:
             if isinstance(error, StoreError | LedgerError) or self._failures[claim] < MOST_ATTEMPTS:
                 self.ledger.release(claim)
                 return False
-            more = None  # what was found before the late events came still holds for those without them
+            again = None  # what was found before the late events came still holds for those without them
         self._failures.pop(claim, None)
-        told = more if kind == "traffic" and length == min(model.spec.windows) else None
-        if not self.desk.judged_again(now, claim, told) or more is None:
+        findings, more = again or ([], 0)
+        told = more if again and kind == "traffic" and length == min(model.spec.windows) else None
+        if not self.desk.take_again(now, _rules(model), findings, claim, told) or not again:
             return False
         log.info("judged again", rows=more, **about)
         self.metrics.windows.labels(model.name, f"late {kind}").inc()

@@ -15,6 +15,7 @@ from given import NOON, ServiceMaker, StillClock, ndjson, prediction
 from sqlalchemy import select
 
 from alerts.ledger.schema import evaluations
+from detectors.finding import Finding
 from monitor.config import ClickHouseSpec, Config
 from monitor.folding import mark
 from monitor.ingest import Origin
@@ -158,7 +159,7 @@ def test_only_one_of_several_judges_a_window_again(service: Service, monkeypatch
     again = Judge.again
     judged_by_others = []
 
-    def meanwhile(judge: Judge, *arguments: Any) -> int | None:
+    def meanwhile(judge: Judge, *arguments: Any) -> tuple[list[Finding], int] | None:
         monkeypatch.setattr(Judge, "again", again)
         monkeypatch.setattr(service, "_owner", "another")
         judged_by_others.append(service._judge_again(late[0], LATER + MINUTE))  # noqa: SLF001 - as another process would
