@@ -42,7 +42,7 @@ from monitor.imports import FILE, Chunk, Imports
 from monitor.ingest import BATCH_TABLES, Ingest, Origin, Receipt
 from monitor.intake import Progress
 from monitor.judge import Judge
-from monitor.late import LateWindow, LateWindows, late_kind, watched_for
+from monitor.late import LateWindow, LateWindows, late_kind, save_judgement, watched_for
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
@@ -466,8 +466,11 @@ class Service:
         if not self.ledger.claim(claim, now, LEASE, window.start):
             return False
         about = {"model": window.model, "kind": name, "start": window.start.isoformat()}
+        is_shortest = kind == "traffic" and length == min(model.spec.windows)
         try:
             again = self.judge.again(model, late.judged, now)
+            findings, more = (again.findings, again.more) if again else ([], None)
+            taken = self.desk.take_again(now, _rules(model), findings, claim, more if is_shortest else None)
         except Exception as error:
             self.metrics.judge_failures.inc()
             log.exception("window not judged again", **about)
@@ -475,13 +478,13 @@ class Service:
             if isinstance(error, StoreError | LedgerError) or self._failures[claim] < MOST_ATTEMPTS:
                 self.ledger.release(claim)
                 return False
-            again = None  # what was found before the late events came still holds for those without them
+            # What was found before the late events came still holds for those without them.
+            again, taken = None, self.desk.take_again(now, _rules(model), [], claim, None)
         self._failures.pop(claim, None)
-        findings, more = again or ([], 0)
-        told = more if again and kind == "traffic" and length == min(model.spec.windows) else None
-        if not self.desk.take_again(now, _rules(model), findings, claim, told) or not again:
+        if again is None or not taken:
             return False
-        log.info("judged again", rows=more, **about)
+        save_judgement(self.store, again.judgement, model, now)
+        log.info("judged again", rows=again.more, **about)
         self.metrics.windows.labels(model.name, f"late {kind}").inc()
         return True
 
