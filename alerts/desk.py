@@ -28,7 +28,7 @@ from typing import Any
 from alerts.action import Action
 from alerts.actions.rollback import Rollback, has_effect, refusal, target_share
 from alerts.delivery import send as send_over_http
-from alerts.incidents import Change, Incident, advance, incident_key, retire
+from alerts.incidents import Change, Incident, advance, incident_key, over, retire
 from alerts.ledger import Book, Claim, Ledger, UnknownActionError, WrongTokenError
 from alerts.ledger.records import Message, rfc3339
 from alerts.messages import alert_body, new_message_id, rollback_body
@@ -166,6 +166,8 @@ class Desk:
         incident, change = advance(known or Incident.of(policy, verdict), verdict, policy, now, late)
         if incident == known or (change == "cleared" and _awaits_effect(book, incident)):
             return
+        if change == "cleared":
+            incident = over(incident, book.unsettled(incident.environment, incident.model))
         book.keep(incident, new=known is None)
         if change is not None:
             self._tell(book, now, incident, change)

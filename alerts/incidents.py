@@ -12,7 +12,7 @@ that rows as late would be there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -25,6 +25,8 @@ IncidentState = Literal["inactive", "pending", "firing", "resolved"]
 Change = Literal["found", "cleared"]
 WindowState = Literal["ok", "drifted", "told"]
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+SUBJECT = ("watch", "environment", "model", "version", "server", "segment")
 LEAST_KEPT = 48
 """So many windows an incident remembers, and more where hold and clear need them; what was before is settled."""
 
@@ -71,7 +73,8 @@ class Incident:
     causes
         What is known of each feature, and since which of the drifted windows in a row it is among them.
     reason
-        What was seen, where a policy watches facts; why it was retired. Empty when it cleared by its windows.
+        What was seen, where a policy watches facts; why it was retired; what became of its features where it is over
+        and not all of them are as usual again.
     windows
         Those that were taken into account lately, oldest first.
     late
@@ -102,6 +105,11 @@ class Incident:
     def last_window_end(self) -> datetime:
         """Windows that are judged for the first time and end by then have been taken into account."""
         return self.windows[-1].end if self.windows else NEVER
+
+    @property
+    def length(self) -> timedelta:
+        """Of its windows."""
+        return self.windows[-1].end - self.windows[-1].start if self.windows else timedelta(0)
 
     @property
     def patience(self) -> timedelta:
@@ -175,7 +183,18 @@ def advance(
         return incident, None
     if verdict.state == "drifted":
         return _drifted(replace(incident, windows=windows), seen, verdict, policy, now)
-    return _ok(replace(incident, windows=windows), policy, now)
+    return _ok(replace(incident, windows=windows), verdict, policy, now)
+
+
+def over(incident: Incident, others: Iterable[Incident]) -> Incident:
+    """A cleared incident, and what of it goes on in longer windows, by the other incidents of its model."""
+    longer = [o for o in others if o.state == "firing" and o.length > incident.length and _is_about(o, incident)]
+    if incident.reason or not longer:
+        return incident
+    lengths = " and ".join(_in_words(length) for length in sorted({o.length for o in longer}))
+    why = f"no longer in windows of {_in_words(incident.length)}, goes on in those of {lengths}"
+    features = {feature for o in longer for feature in o.features}
+    return replace(incident, reason=_what_became(incident.features, dict.fromkeys(features, why)) or why)
 
 
 def retire(incident: Incident, reason: str, now: datetime) -> tuple[Incident, Change | None]:
@@ -227,12 +246,13 @@ def _drifted(
     return replace(found, severity=policy.severity, late=any(w.late is not None for w in row)), "found"
 
 
-def _ok(incident: Incident, policy: Policy, now: datetime) -> tuple[Incident, Change | None]:
+def _ok(incident: Incident, verdict: Verdict, policy: Policy, now: datetime) -> tuple[Incident, Change | None]:
     """``incident`` has the window among its own."""
     well = _side_by_side(_well_since(incident, now))
     seen = replace(incident, reason="")
     if incident.state == "firing" and well >= policy.clear:
-        return _over(seen, "resolved", now), "cleared"
+        reason = _what_became(incident.features, dict(verdict.elsewhere))
+        return replace(_over(seen, "resolved", now), reason=reason), "cleared"
     if incident.state == "pending" and well:
         return _moved(seen, "inactive", now), None
     return seen, None
@@ -283,6 +303,29 @@ def _since(causes: Iterable[Cause], others: Iterable[Cause]) -> tuple[Cause, ...
     """Causes since when they or the others of the same features were there."""
     known = {c.feature: c.since for c in others}
     return tuple(replace(c, since=min(c.since, known.get(c.feature, c.since))) for c in causes)
+
+
+def _what_became(features: Sequence[str], whys: Mapping[str, str]) -> str:
+    """Of each feature of an incident that is over; empty where none is anything but as usual again."""
+    told: dict[str, list[str]] = {}
+    for feature in features:
+        told.setdefault(whys.get(feature, "as usual again"), []).append(feature)
+    return "; ".join(f"{', '.join(named)} {why}" for why, named in told.items()) if whys.keys() & set(features) else ""
+
+
+def _is_about(one: Incident, other: Incident) -> bool:
+    """Whether two incidents tell of the same watch, subject and, where it has features, some of the same."""
+    same = all(getattr(one, name) == getattr(other, name) for name in SUBJECT)
+    return same and (bool(set(one.features) & set(other.features)) or not (one.features or other.features))
+
+
+def _in_words(length: timedelta) -> str:
+    """A length of time.
+
+    >>> _in_words(timedelta(hours=24)), _in_words(timedelta(minutes=15))
+    ('24 h', '15 min')
+    """
+    return f"{length // HOUR} h" if length % HOUR == timedelta(0) else f"{length / timedelta(minutes=1):g} min"
 
 
 def _moved(incident: Incident, state: IncidentState, now: datetime) -> Incident:

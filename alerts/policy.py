@@ -150,6 +150,8 @@ class Verdict:
         Ids of the findings that it rests on.
     reason
         Why it is not ``drifted``, or in part; of a watch of facts what was seen.
+    elsewhere
+        Features that changed and are told of another place, and why.
     """
 
     policy: str
@@ -165,6 +167,7 @@ class Verdict:
     reason: str = ""
     causes: tuple[Cause, ...] = ()
     info: tuple[str, ...] = ()
+    elsewhere: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -366,7 +369,8 @@ def _explained(policy: Policy, verdict: Verdict, places: _Places, findings: Sequ
         return replace(verdict, causes=tuple(kept))
     reason = "; ".join(elsewhere)
     if not kept:
-        return replace(verdict, state="ok", features=(), causes=(), value=None, reason=reason)
+        by_feature = tuple((feature, why) for why, features in elsewhere.items() for feature in features)
+        return replace(verdict, state="ok", features=(), causes=(), value=None, reason=reason, elsewhere=by_feature)
     left = [f for f in findings if f.id in verdict.evidence and f.subject.feature in _names(kept)]
     value = next(f.value for f in left if f.subject.feature == kept[0].feature)
     reason = "; ".join(f"{', '.join(features)} {why}" for why, features in elsewhere.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from alerts.actions.rollback import Rollback
 from alerts.ledger import BadCallbackError, Claim, Ledger, UnknownActionError, WrongTokenError
 from alerts.policy import Policy
 from alerts.signing import secret_bytes, verify
-from detectors.finding import Finding, Status
+from detectors.finding import Finding, Status, Window
 
 MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
 DRIFT = Policy("inputs", "drift")
 WORSE = Policy("worse", "accuracy_drop", severity="page", notify=("ops",), action="back")
 BACK = Rollback("rollback", "ci", dry_run=False)
@@ -240,6 +242,26 @@ def test_an_incident_of_a_policy_that_is_gone_is_closed(ledger: Ledger) -> None:
     renamed = office(ledger, Policy("features", "drift", hold=1))
     assert follow(renamed, BEGIN + 2 * HOUR) == ["drift_cleared", "alert_resolved"]
     assert renamed.lines("alert_resolved")[0]["reason"] == "policy inputs no longer watches it"
+
+
+def test_a_change_that_goes_on_in_longer_windows_is_not_over(ledger: Ledger) -> None:
+    place = office(ledger, Policy("inputs", "drift", hold=1, clear=1), Policy("daily", "drift", hold=1, window=DAY))
+    day = Window("production", "churn", BEGIN - DAY, BEGIN)
+    assert place.desk.take(BEGIN, RULES, [replace(drift(0), window=day)], DAY)
+    assert tell(place, 0, [drift(0)]) == ["drift_found"]
+    assert tell(place, 1, [drift(1, p=0.5)]) == ["drift_cleared"]
+    (line,) = place.lines("drift_cleared")
+    assert line["reason"] == "age no longer in windows of 1 h, goes on in those of 24 h"
+
+
+def test_a_change_that_is_a_servers_by_now_is_not_over(ledger: Ledger) -> None:
+    policies = (Policy("servers", "server_outlier", hold=1), Policy("inputs", "drift", hold=1, clear=1))
+    place = serving(office(ledger, *policies))
+    assert tell(place, 0, [drift(0)]) == ["drift_found"]
+    odd = finding("server_outlier", 1, p=1e-12, baseline="fleet", version="2", server="c", feature="age")
+    rest = drift(1, p=0.5, without=("server=c",), effects={"shared_high": 0.1})
+    assert tell(place, 1, [odd, drift(1), rest]) == ["server_outlier_found", "drift_cleared"]
+    assert place.lines("drift_cleared")[0]["reason"] == "age explained by server c"
 
 
 # Windows that are judged again, as rows came late

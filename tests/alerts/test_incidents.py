@@ -11,11 +11,12 @@ from alerting import BEGIN, HOUR, finding, window
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.incidents import Change, Incident, advance, incident_key, retire
+from alerts.incidents import Change, Incident, Seen, advance, incident_key, over, retire
 from alerts.messages import alert_body
 from alerts.places import Cause
 from alerts.policy import Policy, State, Verdict, judge
 from dashboards.claims import claim
+from dashboards.claims import over as is_over
 
 POLICY = Policy("inputs", "drift", hold=2, clear=2)
 STATES: tuple[State, ...] = ("ok", "drifted", "unsure", "error")
@@ -379,3 +380,62 @@ def test_what_was_found_in_late_rows_says_so() -> None:
     found_in_time, _ = run(["drifted", "drifted"])
     assert b"late" not in alert_body(found_in_time, "found", BEGIN)
     assert "late" not in claim(found_in_time.to_dict(), "drift")
+
+
+# What is told when it is over
+
+
+def cleared(features: Sequence[str], elsewhere: Sequence[tuple[str, str]], policy: Policy = POLICY) -> Incident:
+    """An incident about features, after two ok windows; the features of the last that are told elsewhere."""
+    incident = Incident.of(policy, verdict(0, "ok"))
+    for number in (0, 1):
+        drifted = replace(verdict(number, "drifted"), features=tuple(features))
+        incident, _ = advance(incident, drifted, policy, window(number).end)
+    for number in (2, 3):
+        incident, change = advance(
+            incident, replace(verdict(number, "ok"), elsewhere=tuple(elsewhere)), policy, window(number).end
+        )
+    assert change == "cleared"
+    return incident
+
+
+AT_POD = "explained by server pod-3"
+
+
+@pytest.mark.parametrize(
+    ("features", "elsewhere", "reason"),
+    [
+        (["age"], [("age", AT_POD)], f"age {AT_POD}"),
+        (["age", "income"], [("age", AT_POD)], f"age {AT_POD}; income as usual again"),
+        (["age", "income"], [("age", AT_POD), ("income", AT_POD)], f"age, income {AT_POD}"),
+        (["age"], [("income", AT_POD)], ""),
+        (["age"], [], ""),
+    ],
+)
+def test_a_change_that_is_told_of_a_smaller_place_by_now_is_not_as_usual_again(
+    features: list[str], elsewhere: list[tuple[str, str]], reason: str
+) -> None:
+    incident = cleared(features, elsewhere)
+    assert incident.reason == reason
+    assert (f"is over: {reason}" if reason else "is over").encode() + b'"' in alert_body(incident, "cleared", BEGIN)
+    told = is_over(incident.to_dict(), "drift")
+    assert told.endswith(f"is over: {reason}" if reason else "as usual again")
+
+
+def longer(features: Sequence[str], hours: int = 24, **changes: str) -> Incident:
+    """An incident that fires in longer windows."""
+    seen = Seen(BEGIN, BEGIN + hours * HOUR, BEGIN, "drifted")
+    firing = replace(Incident.of(POLICY, verdict(0, "ok")), state="firing", features=tuple(features), windows=(seen,))
+    return replace(firing, key="another", policy="daily", **changes)  # type: ignore[arg-type]  # texts
+
+
+def test_what_goes_on_in_longer_windows_is_not_as_usual_again() -> None:
+    ended = cleared(["age", "income"], [])
+    goes_on = "no longer in windows of 1 h, goes on in those of"
+    assert over(ended, [longer(["age", "plan"])]).reason == f"age {goes_on} 24 h; income as usual again"
+    both = [longer(["age"]), longer(["income"], 6)]
+    assert over(ended, both).reason == f"age, income {goes_on} 6 h and 24 h"
+    for other in (longer(["plan"]), longer(["age"], 1), longer(["age"], watch="joint"), longer(["age"], version="9")):
+        assert over(ended, [other]) == ended
+    assert over(ended, [replace(longer(["age"]), state="resolved")]) == ended
+    assert over(replace(ended, features=()), [longer([])]).reason == f"{goes_on} 24 h"
