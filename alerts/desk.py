@@ -11,7 +11,7 @@
 ``refresh``, about every minute:
     tell the receivers that forget of all that is firing
 
-What these decide is written in one transaction, messages included; only ``deliver`` and ``refresh``
+What the first three decide is written in one transaction each, messages included; only ``deliver`` and ``refresh``
 talk to the network. ``now`` is always given.
 """
 
@@ -111,8 +111,9 @@ class Desk:
     ) -> bool:
         """Decide on the findings of a window that was judged again, with the part of the budget that is left for it.
 
-        Whom it accuses has gone if it had when the window was judged first: the rows of one whose rows come late are
-        not there yet. Where it is labels that came late, whoever serves now counts.
+        Times at which its events turned out to be the same are counted, too. Whom it accuses has gone if it had when
+        the window was judged first: the rows of one whose rows come late are not there yet. Where it is labels that
+        came late, whoever serves now counts.
 
         rows
             So many more came late; written down unless None.

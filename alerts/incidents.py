@@ -200,9 +200,9 @@ def over(incident: Incident, others: Iterable[Incident]) -> Incident:
 def retire(incident: Incident, reason: str, now: datetime) -> tuple[Incident, Change | None]:
     """The incident when what it accuses is no longer there."""
     if incident.state == "firing":
-        return replace(_over(incident, "resolved", now), reason=reason), "cleared"
+        return replace(_ended(incident, "resolved", now), reason=reason), "cleared"
     if incident.state == "pending":
-        return replace(_over(incident, "inactive", now), reason=reason), None
+        return replace(_ended(incident, "inactive", now), reason=reason), None
     return incident, None
 
 
@@ -252,7 +252,7 @@ def _ok(incident: Incident, verdict: Verdict, policy: Policy, now: datetime) -> 
     seen = replace(incident, reason="")
     if incident.state == "firing" and well >= policy.clear:
         reason = _what_became(incident.features, dict(verdict.elsewhere))
-        return replace(_over(seen, "resolved", now), reason=reason), "cleared"
+        return replace(_ended(seen, "resolved", now), reason=reason), "cleared"
     if incident.state == "pending" and well:
         return _moved(seen, "inactive", now), None
     return seen, None
@@ -332,7 +332,7 @@ def _moved(incident: Incident, state: IncidentState, now: datetime) -> Incident:
     return incident if incident.state == state else replace(incident, state=state, since=now)
 
 
-def _over(incident: Incident, state: IncidentState, now: datetime) -> Incident:
+def _ended(incident: Incident, state: IncidentState, now: datetime) -> Incident:
     """What was drifted is told, and proves nothing of what comes next."""
     windows = (replace(w, state="told") if w.state == "drifted" else w for w in incident.windows)
     return replace(_moved(incident, state, now), windows=tuple(windows))

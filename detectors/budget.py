@@ -63,9 +63,10 @@ class Share:
     def alpha_again(self, times: int) -> float:
         """For the same window when it is judged again, the first (``times`` is 1), second, ... time.
 
-        Half of what is left of the reserved share each time, so that all of them together stay within it.
+        1/2, 1/6, 1/12, 1/20 ... of the reserved share, so that all of them together stay within it, and a window that
+        is judged again and again, as rows trickle in, is not blind to them.
         """
-        return self.alpha * RESERVED / (1 - RESERVED) * 0.5**times
+        return self.alpha * RESERVED / (1 - RESERVED) / (times * (times + 1))
 
 
 def split(false_alarms_per_week: float, looks: Sequence[Look]) -> list[Share]:
