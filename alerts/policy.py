@@ -64,9 +64,9 @@ class Policy:
     margin
         ``accuracy_drop``: increase of the loss that is tolerated.
     limit
-        ``latency``: 95th percentile in ms. ``errors``, ``health``: share that failed. Exceeded when it is as good as
-        excluded, by the policy's part of the budget, that the true value is at most that; a server that failed all
-        its health checks (three at least) exceeds any.
+        ``latency``: 95th percentile in ms. ``errors``, ``health``: share that failed. Exceeded when a true value at
+        the limit would bring what came with a chance within the policy's share of the budget; a server that failed
+        all its health checks (three at least) exceeds any.
     least_severity
         What is below it does not count, however significant (``drift``, ``server_outlier``, ``version_contrast``), or
         however true (``schema``, ``silence``, ``fleet``).

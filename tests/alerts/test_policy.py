@@ -11,6 +11,7 @@ from alerting import HOUR, RULES, accuracy_drop, finding, window
 from scipy.stats import binom
 
 from alerts.policy import ModelRules, Policy, Verdict, Watch, explain, judge, judge_window
+from detectors.budget import RESERVED
 from detectors.finding import Finding, Status, Subject
 from detectors.latency import latency_finding
 from detectors.layout import FeatureCells, Kind
@@ -232,6 +233,19 @@ def test_false_alarms_stay_within_alpha_when_nothing_changed() -> None:
         ]
         alarms += any(v.state == "drifted" for v in judge(OUTLIER, findings, alpha))
     assert binom.ppf(0.0005, windows, 1 - (1 - alpha / 20) ** 20) <= alarms <= binom.ppf(0.9995, windows, alpha)
+
+
+def test_windows_that_are_judged_again_spend_no_more_than_the_reserve() -> None:
+    """2000 windows in which nothing changed, each judged again five times on rows of its own: the worst case."""
+    rng = np.random.default_rng(20260303)
+    rules = ModelRules("production", "churn", false_alarms_per_week=84.0, shortest_window=HOUR)
+    windows, alarms = 2_000, 0
+    for _ in range(windows):
+        for times in range(1, 6):
+            findings = [drift(f"x{i}", float(p)) for i, p in enumerate(rng.random(5))]
+            judged = judge_window([DRIFT], rules, findings, HOUR, times_again=times)
+            alarms += judged[0][1].state == "drifted"
+    assert binom.ppf(0.001, windows, 0.03) <= alarms <= binom.ppf(0.999, windows, RESERVED * 84 / 168)
 
 
 # Drift that is one server's
