@@ -2,8 +2,8 @@
 
 ``take``, for the findings of each window:
     judge → set aside what accuses the gone → advance the incidents → tell → ask for an action, unless a guard objects
-``judged_again``, for a window that late events have changed:
-    only write down that it was; its findings are kept, and nothing is decided on them
+``take_again``, for a window that late events have changed:
+    the same on the reserved part of the budget; what was drifted stays so
 ``follow``, at every tick:
     look for the effect of actions → retire the incidents whose subject has gone
 ``deliver``, as often as you like:
@@ -11,7 +11,7 @@
 ``refresh``, about every minute:
     tell the receivers that forget of all that is firing
 
-What ``take`` and ``follow`` decide is written in one transaction, messages included; only ``deliver`` and ``refresh``
+What the first three decide is written in one transaction each, messages included; only ``deliver`` and ``refresh``
 talk to the network. ``now`` is always given.
 """
 
@@ -28,7 +28,7 @@ from typing import Any
 from alerts.action import Action
 from alerts.actions.rollback import Rollback, has_effect, refusal, target_share
 from alerts.delivery import send as send_over_http
-from alerts.incidents import Change, Incident, advance, incident_key, retire
+from alerts.incidents import Change, Incident, advance, incident_key, over, retire
 from alerts.ledger import Book, Claim, Ledger, UnknownActionError, WrongTokenError
 from alerts.ledger.records import Message, rfc3339
 from alerts.messages import alert_body, new_message_id, rollback_body
@@ -99,41 +99,76 @@ class Desk:
         the claim was lost meanwhile: whoever has it now decides.
         """
         judged = judge_window(self.policies, rules, findings, window_length)
-        serving: Served = {}
-        lately: Served = {}
-        if any(verdict.state == "drifted" for _, verdict in judged):
-            serving = served_now(self._traffic, rules.environment, rules.model, now)
-            lately = served_lately(self._traffic, rules.environment, rules.model, now)
+        serving, lately = self._served(rules, judged, now, now)
         with self._ledger.writing() as book:
             if claim is not None and not book.finish(claim, now):
                 return False
-            for policy, verdict in judged:
-                # Late labels keep telling of a version that has gone, and nothing is to be done about it any more.
-                gone = has_gone(lately, policy.watch, verdict.version, verdict.server)
-                if not (gone and verdict.state == "drifted"):
-                    self._advance(book, now, policy, verdict, serving)
+            self._decide(book, now, judged, serving, lately)
         return True
 
-    def judged_again(self, now: datetime, claim: Claim, rows: int | None) -> bool:
-        """Write down that a window was judged again, as so many more rows came late; None: that is not to be told.
+    def take_again(
+        self, now: datetime, rules: ModelRules, findings: Sequence[Finding], claim: Claim, rows: int | None
+    ) -> bool:
+        """Decide on the findings of a window that was judged again, with the part of the budget that is left for it.
 
-        Nothing is decided on it. False, and nothing is written, when the claim was lost meanwhile.
+        Times at which its events turned out to be the same are counted, too. Whom it accuses has gone if it had when
+        the window was judged first: the rows of one whose rows come late are not there yet. Where it is labels that
+        came late, whoever serves now counts.
+
+        rows
+            So many more came late; written down unless None.
+
+        False, and nothing is decided, when the claim was lost meanwhile.
         """
+        with self._ledger.reading() as book:
+            before = book.judged(claim)
+        late = now - before[0]
+        judged = judge_window(self.policies, rules, findings, claim.end - claim.start, times_again=len(before))
+        serving, lately = self._served(rules, judged, now, now if claim.kind.startswith("labels") else before[0])
         with self._ledger.writing() as book:
             if not book.finish(claim, now):
                 return False
             if rows is not None:
                 span = {"start": rfc3339(claim.start), "end": rfc3339(claim.end)}
                 book.log(now, "judged_again", claim.environment, claim.model, **span, late_rows=rows)
+            self._decide(book, now, judged, serving, lately, late)
         return True
 
-    def _advance(self, book: Book, now: datetime, policy: Policy, verdict: Verdict, serving: Served) -> None:
+    def _served(
+        self, rules: ModelRules, judged: Sequence[tuple[Policy, Verdict]], now: datetime, then: datetime
+    ) -> tuple[Served, Served]:
+        """What serves now, and lately as of another time; not asked for where nothing is drifted."""
+        if not any(verdict.state == "drifted" for _, verdict in judged):
+            return {}, {}
+        place = (self._traffic, rules.environment, rules.model)
+        return served_now(*place, now), served_lately(*place, then)
+
+    def _decide(
+        self,
+        book: Book,
+        now: datetime,
+        judged: Sequence[tuple[Policy, Verdict]],
+        serving: Served,
+        lately: Served,
+        late: timedelta | None = None,
+    ) -> None:
+        for policy, verdict in judged:
+            # Late labels keep telling of a version that has gone, and nothing is to be done about it any more.
+            gone = has_gone(lately, policy.watch, verdict.version, verdict.server)
+            if not (gone and verdict.state == "drifted"):
+                self._advance(book, now, policy, verdict, serving, late)
+
+    def _advance(
+        self, book: Book, now: datetime, policy: Policy, verdict: Verdict, serving: Served, late: timedelta | None
+    ) -> None:
         known = book.incident(incident_key(verdict))
         if known is None and verdict.state != "drifted":
             return
-        incident, change = advance(known or Incident.of(policy, verdict), verdict, policy, now)
+        incident, change = advance(known or Incident.of(policy, verdict), verdict, policy, now, late)
         if incident == known or (change == "cleared" and _awaits_effect(book, incident)):
             return
+        if change == "cleared":
+            incident = over(incident, book.unsettled(incident.environment, incident.model))
         book.keep(incident, new=known is None)
         if change is not None:
             self._tell(book, now, incident, change)
@@ -207,12 +242,13 @@ class Desk:
         since_request = [a for a in awaited if now - a.settle >= a.requested_at]
         model = (rules.environment, rules.model)
         shown = {a.id: self._traffic.served(*model, now - a.settle, now) for a in since_request}
-        lately = served_lately(self._traffic, *model, now)
+        lately = {at: served_lately(self._traffic, *model, at) for at in {_looked_at(i, now) for i in unsettled}}
         with self._ledger.writing() as book:
             for action in book.actions(*model):
                 _look_for_effect(book, now, action, shown.get(action.id, {}))
             for incident in book.unsettled(*model):
-                self._retire(book, now, incident, lately)
+                if _looked_at(incident, now) in lately:  # else it became one a moment ago
+                    self._retire(book, now, incident, lately[_looked_at(incident, now)])
 
     def _retire(self, book: Book, now: datetime, incident: Incident, lately: Served) -> None:
         reason = self._lost_subject(incident, lately)
@@ -285,6 +321,11 @@ def _look_for_effect(book: Book, now: datetime, action: Action, served: Served) 
         book.log(now, "rollback_ineffective", action.environment, action.model, **about_effect, reason=reason)
 
 
+def _looked_at(incident: Incident, now: datetime) -> datetime:
+    """As of when whom it accuses serves or not: rows that come late are there by then. Labels are no rows."""
+    return now if incident.watch == "accuracy_drop" else now - incident.patience
+
+
 def _awaits_effect(book: Book, incident: Incident) -> bool:
     """Its action is in flight: whether that worked is told before the incident ends."""
     actions = book.actions(incident.environment, incident.model)
@@ -303,6 +344,7 @@ def _log(book: Book, now: datetime, event: str, incident: Incident) -> None:
         "causes": [c.to_dict() for c in incident.causes],
         "value": incident.value,
         "reason": incident.reason,
+        **({"late": True} if incident.late else {}),
     }
     book.log(now, event, incident.environment, incident.model, **about)
 

@@ -71,7 +71,8 @@ def _summary(incident: Incident, change: Change) -> str:
     own = {f"{name} {value}" for name, value in places}
     changed = [_told(cause, own) for cause in incident.causes] or incident.features
     found = incident.reason or ", ".join(changed)
-    return f"{what} of {incident.model}{where}" + (f": {found}" if found else "")
+    late = ", found in rows that came late" if incident.late else ""
+    return f"{what} of {incident.model}{where}{late}" + (f": {found}" if found else "")
 
 
 def _told(cause: Cause, own: Collection[str]) -> str:

@@ -38,12 +38,14 @@ Place = tuple[str, str, str]
 DAY = timedelta(days=1)
 MOST_TOLD = 3
 """So many facts are told in words; all are among the evidence."""
-STATISTICAL = frozenset({"drift", "gradual_drift", "server_outlier", "version_contrast", "accuracy_drop", "joint"})
-"""Watches that test a hypothesis, and so share the model's budget of false alarms."""
-SIDE_BY_SIDE = frozenset({"gradual_drift", "joint"})
-"""Of these, which are measured in windows that do not overlap."""
 LIMITED = frozenset({"latency", "errors", "health"})
 """Watches that hold a measurement against a limit."""
+STATISTICAL = LIMITED | {"drift", "gradual_drift", "server_outlier", "version_contrast", "accuracy_drop", "joint"}
+"""Watches that test a hypothesis, and so share the model's budget of false alarms."""
+DOWN_PROBES = 3
+"""A server that passed none of so many health checks is down. That is seen, not tested, however few there are."""
+SIDE_BY_SIDE = frozenset({"gradual_drift", "joint"})
+"""Of these, which are measured in windows that do not overlap."""
 OBSERVED = frozenset({"schema", "silence", "fleet"})
 """Watches of facts. Nothing is tested, so they take nothing of the budget; each verdict says what was seen."""
 
@@ -62,8 +64,9 @@ class Policy:
     margin
         ``accuracy_drop``: increase of the loss that is tolerated.
     limit
-        ``latency``: 95th percentile in ms. ``errors``, ``health``: share that failed. Exceeded when the whole
-        confidence interval is above it.
+        ``latency``: 95th percentile in ms. ``errors``, ``health``: share that failed. Exceeded when a true value at
+        the limit would bring what came with a chance within the policy's share of the budget; a server that failed
+        all its health checks (three at least) exceeds any.
     least_severity
         What is below it does not count, however significant (``drift``, ``server_outlier``, ``version_contrast``), or
         however true (``schema``, ``silence``, ``fleet``).
@@ -147,6 +150,8 @@ class Verdict:
         Ids of the findings that it rests on.
     reason
         Why it is not ``drifted``, or in part; of a watch of facts what was seen.
+    elsewhere
+        Features that changed and are told of another place, and why.
     """
 
     policy: str
@@ -162,6 +167,7 @@ class Verdict:
     reason: str = ""
     causes: tuple[Cause, ...] = ()
     info: tuple[str, ...] = ()
+    elsewhere: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -184,15 +190,25 @@ class Verdict:
 
 
 def judge_window(
-    policies: Sequence[Policy], rules: ModelRules, findings: Sequence[Finding], window_length: timedelta
+    policies: Sequence[Policy],
+    rules: ModelRules,
+    findings: Sequence[Finding],
+    window_length: timedelta,
+    times_again: int = 0,
 ) -> list[tuple[Policy, Verdict]]:
     """The verdicts of every policy that watches this model at this window length, in the order of the policies.
 
     What a policy may spend of the model's budget of false alarms is said by ``shares``. The findings are those of one
     window.
+
+    times_again
+        This is so many times that it is judged again: 1 the first time.
     """
     applying = [p for p in policies if p.watches(rules.model)]
-    alphas = {(share.look.detector, share.look.length): share.alpha for share in shares(applying, rules)}
+    alphas = {
+        (share.look.detector, share.look.length): share.alpha_again(times_again) if times_again else share.alpha
+        for share in shares(applying, rules)
+    }
     here = [p for p in applying if p.length(rules) == window_length]
     alpha_of = {p.name: alphas.get((p.watch, window_length), 0.0) for p in here}
     judged = [(p, verdict) for p in here for verdict in judge(p, findings, alpha_of[p.name], rules.importance)]
@@ -234,15 +250,12 @@ def judge(
     if policy.watch == "drift":
         own = [f for f in own if not f.subject.server]
     trivial: set[str] = set()
-    if policy.limit is not None:
-        lows = {f.id: f.low for f in own if f.status is Status.MEASURED and f.low is not None}
-        usable, counting = set(lows), {id_ for id_, low in lows.items() if low > policy.limit}
-    elif policy.watch in OBSERVED:
+    if policy.watch in OBSERVED:
         seen = {f.id: f.severity for f in own if f.status is Status.MEASURED}
         usable, counting = set(seen), {id_ for id_, severity in seen.items() if severity >= policy.least_severity}
     else:
         adjusted = _adjusted(policy, own)
-        sure = {f.id for f in own if f.id in adjusted and adjusted[f.id] <= alpha}
+        sure = {f.id for f in own if f.id in adjusted and (adjusted[f.id] <= alpha or _is_down(policy, f))}
         counting = {f.id for f in own if f.id in sure and _matters(policy, f)}
         usable, trivial = set(adjusted), sure - counting
     ranked = worst_first(own, importance)
@@ -356,7 +369,8 @@ def _explained(policy: Policy, verdict: Verdict, places: _Places, findings: Sequ
         return replace(verdict, causes=tuple(kept))
     reason = "; ".join(elsewhere)
     if not kept:
-        return replace(verdict, state="ok", features=(), causes=(), value=None, reason=reason)
+        by_feature = tuple((feature, why) for why, features in elsewhere.items() for feature in features)
+        return replace(verdict, state="ok", features=(), causes=(), value=None, reason=reason, elsewhere=by_feature)
     left = [f for f in findings if f.id in verdict.evidence and f.subject.feature in _names(kept)]
     value = next(f.value for f in left if f.subject.feature == kept[0].feature)
     reason = "; ".join(f"{', '.join(features)} {why}" for why, features in elsewhere.items())
@@ -407,7 +421,12 @@ def _verdict(
 
 
 def _matters(policy: Policy, finding: Finding) -> bool:
-    return policy.watch == "accuracy_drop" or finding.severity >= policy.least_severity
+    """Those of accuracy and of limits have no severity: margin and limit say what matters."""
+    return policy.watch == "accuracy_drop" or policy.watch in LIMITED or finding.severity >= policy.least_severity
+
+
+def _is_down(policy: Policy, finding: Finding) -> bool:
+    return policy.watch == "health" and finding.value == 1 and finding.n >= DOWN_PROBES
 
 
 def _cause(finding: Finding) -> Cause:
@@ -425,13 +444,26 @@ def _adjusted(policy: Policy, findings: Sequence[Finding]) -> dict[str, float]:
 
 
 def _p_value(policy: Policy, finding: Finding) -> float | None:
-    if finding.status is not Status.MEASURED or finding.p_value is None:
+    """Of the finding, or of what the policy tolerates: a margin or a limit. None where it cannot be tested."""
+    if finding.status is not Status.MEASURED:
         return None
-    if policy.watch != "accuracy_drop" or finding.value is None:
+    if policy.limit is not None:
+        return None if finding.value is None else _p_of_limit(finding, finding.value, policy.limit)
+    if finding.p_value is None or policy.watch != "accuracy_drop" or finding.value is None:
         return finding.p_value
     from detectors.accuracy import worse_by_more_than
 
     return worse_by_more_than(finding.value, finding.effects["standard_error"], policy.margin)
+
+
+def _p_of_limit(finding: Finding, value: float, limit: float) -> float:
+    if finding.detector == "latency":
+        from detectors.latency import slower_than
+
+        return slower_than(finding.effects, limit)
+    from detectors.intervals import above
+
+    return above(value * finding.n, finding.n, limit)
 
 
 def _place(subject: Subject) -> Place:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from alerts.incidents import Change, Incident, advance, incident_key, retire
+from alerts.incidents import Change, Incident, advance, incident_key, over, retire
 from alerts.policy import ModelRules, Policy, State, Verdict, judge_window
 from alerts.serving import Served, Traffic, has_gone, lost_subject, served_lately
 from detectors.finding import Finding, Window
@@ -41,7 +41,7 @@ class Firing:
     until
         None: still open at the end.
     ended
-        Why it was retired; empty where it cleared by its windows, or is open.
+        Why, where it was not for that all is as usual again; empty also where it is open.
     action
         What would have been asked for, if no guard had objected.
     """
@@ -120,7 +120,8 @@ class _Past:
     def _advance(self, now: datetime, policy: Policy, verdict: Verdict) -> None:
         known = self._incidents.get(incident_key(verdict))
         if known is not None or verdict.state == "drifted":
-            self._keep(now, *advance(known or Incident.of(policy, verdict), verdict, policy, now))
+            incident, change = advance(known or Incident.of(policy, verdict), verdict, policy, now)
+            self._keep(now, over(incident, self._incidents.values()) if change == "cleared" else incident, change)
 
     def _keep(self, now: datetime, incident: Incident, change: Change | None) -> None:
         self._incidents[incident.key] = incident

@@ -12,6 +12,7 @@ from dashboards.words import Row, feature_names, listed, model_and_place, model_
 ITS_INPUTS = "its inputs"
 OBSERVED = ("schema", "silence", "fleet", "joint")
 """Watches of which what was seen is told in the words of the finding."""
+LATE = ", found in rows that came late"
 Teller = Callable[[Row, str], Content]
 
 
@@ -23,7 +24,7 @@ def claim(row: Row, watch: str, task: str = "") -> Html:
     """
     tell = _CLAIMS.get(watch)
     if tell is not None:
-        return join(tell(row, task))
+        return join([tell(row, task), LATE if row.get("late") else ""])
     features = feature_names(row.get("features"))
     words = watch.replace("_", " ").capitalize()
     return join([words, " of " if words else "", model_and_place(row), [": ", features] if features else ""])

@@ -14,7 +14,9 @@ from dashboards.words import Row, feature_names, model_and_place, model_of, name
 
 MOST_SHOWN = 25
 LONGEST_DETAIL = 160
-HEAD = frozenset({"id", "at", "event", "model", "environment", "server", "version", "segment", "features", "causes"})
+HEAD = frozenset(
+    {"id", "at", "event", "model", "environment", "server", "version", "segment", "features", "causes", "late"}
+)
 FOR_MACHINES = frozenset({"incident", "message_id"})
 
 Teller = Callable[[Row, str], Content]

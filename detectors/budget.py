@@ -21,10 +21,16 @@ WEIGHTS: Mapping[str, float] = MappingProxyType(
         "version_contrast": 1.0,
         "joint": 1.0,
         "accuracy_drop": 2.0,
-        "health": 1.0,
+        "latency": 0.5,
+        "errors": 0.5,
+        "health": 0.5,
     }
 )
-"""How the rest is divided between the detectors that a model has."""
+"""How the rest is divided between the detectors that a model has.
+
+What is held against a limit has a weight each, as each is corrected by itself, and a small one: a server that is over
+its limit is so by much, and a tenth of the alpha asks for few more rows.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,12 @@ class Share:
     alpha: float
 
     def alpha_again(self, times: int) -> float:
-        """For the same window when it is judged again, for the first, second, ... time.
+        """For the same window when it is judged again, the first (``times`` is 1), second, ... time.
 
-        Half of what is left of the reserved share each time, so that all of them together stay within it.
+        1/2, 1/6, 1/12, 1/20 ... of the reserved share, so that all of them together stay within it, and a window that
+        is judged again and again, as rows trickle in, is not blind to them.
         """
-        return self.alpha * RESERVED / (1 - RESERVED) * 0.5**times
+        return self.alpha * RESERVED / (1 - RESERVED) / (times * (times + 1))
 
 
 def split(false_alarms_per_week: float, looks: Sequence[Look]) -> list[Share]:

@@ -10,6 +10,7 @@ def errors_finding(window: Window, subject: Subject, failed: float, total: float
     """Detector ``errors``: ``value`` is the share of events with status ``error``, with its 95 % Wilson interval.
 
     It does not say whether the share changed, nor why requests fail. Requests that never became an event are not in it.
+    ``value`` and ``n`` are all that ``detectors.intervals.above`` needs for the p-value of a limit.
 
     failed, total
         Events with status ``error``, and all events; of the effective number where sampling weights are mixed.

@@ -11,6 +11,7 @@ def health_finding(window: Window, subject: Subject, failed: int, probes: int, l
 
     One probe is enough: a server with a single failed probe is measured, and its wide interval says how little that
     is. It does not tell a server that is down from a network that is. ``effects`` has ``latency_p95_ms`` where known.
+    ``value`` and ``n`` are all that ``detectors.intervals.above`` needs for the p-value of a limit.
     """
     if probes == 0:
         return Finding(

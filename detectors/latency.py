@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrik
+from scipy.special import bdtrik, betainc
 
 from detectors.finding import Finding, Status, Subject, Window
 from detectors.layout import LATENCY_BINS, LATENCY_GROWTH, LATENCY_SMALLEST_MS, Counts, FeatureCells
 
 Floats = NDArray[np.float64]
+LEVELS = tuple(10.0**-power for power in range(1, 13))
+"""Chances of being wrong for which it is kept what the 95th percentile is surely above."""
 
+_LOWER_ENDS = LATENCY_SMALLEST_MS * LATENCY_GROWTH ** np.arange(LATENCY_BINS)
 # In a bin from a to 1.04 a this value has the least relative error at both ends: 0.04 / 2.04 = 1.96 %.
-_VALUES = LATENCY_SMALLEST_MS * LATENCY_GROWTH ** np.arange(LATENCY_BINS) * (2 * LATENCY_GROWTH / (1 + LATENCY_GROWTH))
+_VALUES = _LOWER_ENDS * (2 * LATENCY_GROWTH / (1 + LATENCY_GROWTH))
 
 
 def percentile(counts: Counts | Floats, q: float) -> float | None:
@@ -34,8 +38,9 @@ def latency_finding(
     """Detector ``latency``: ``value`` is the 95th percentile in ms, with a 95 % interval from order statistics.
 
     The interval (David and Nagaraja 2003, 7.1) assumes independent rows and nothing about the distribution; an end
-    that would need a row beyond the largest is None. ``effects`` has ``p50``, ``p95`` and ``p99`` in ms. It does not
-    say whether latency changed. Rows without a usable latency are left out.
+    that would need a row beyond the largest is None. ``effects`` has ``p50``, ``p95`` and ``p99`` in ms, and for
+    each of ``LEVELS`` what the true 95th percentile is above, but for that chance (``above_1e-03``): see
+    ``slower_than``. It does not say whether latency changed. Rows without a usable latency are left out.
     """
     bins = counts[: cells.ordered]
     ranks = np.cumsum(bins)
@@ -50,7 +55,35 @@ def latency_finding(
     lower, upper = _interval_ranks(n, 0.95)
     low = _at_rank(ranks, lower) if lower else None
     high = _at_rank(ranks, upper) if upper <= n else None
+    effects |= _lower_bounds(bins)
     return Finding(window, subject, "latency", value=p95, low=low, high=high, n=n, effects=effects)
+
+
+def slower_than(effects: Mapping[str, float], limit: float) -> float:
+    """One-sided p-value of "the 95th percentile is at most ``limit`` ms", from the effects of a finding of ``latency``.
+
+    Where it is the limit, the rows above are binomial with a share of 0.05. Rounded up to one of ``LEVELS``, else 1; a
+    limit inside a cell counts as the cell's upper end. Rows are taken as independent: a slow minute in which all of
+    them are slow looks surer than it is.
+
+    >>> slower_than({"above_1e-01": 104.0, "above_1e-02": 96.0}, 100.0)
+    0.1
+    """
+    return min((level for level in LEVELS if effects.get(_bound(level), 0.0) >= limit), default=1.0)
+
+
+def _lower_bounds(bins: Counts | Floats) -> dict[str, float]:
+    """By level the highest lower end of a cell which so many rows are above that it is no chance."""
+    above = np.cumsum(bins[::-1])[::-1]
+    n = float(above[0])
+    first, last = int(np.argmax(bins > 0)), int(np.count_nonzero(above > 0.05 * n))
+    chances = betainc(above[first:last], n - above[first:last] + 1, 0.05)
+    cells = zip(LEVELS, np.searchsorted(chances, LEVELS, side="right"), strict=True)
+    return {_bound(level): float(_LOWER_ENDS[first + count - 1]) for level, count in cells if count}
+
+
+def _bound(level: float) -> str:
+    return f"above_{level:.0e}"
 
 
 def _interval_ranks(n: int, q: float) -> tuple[int, int]:

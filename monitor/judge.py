@@ -36,6 +36,21 @@ NO_REFERENCE = "the model has no reference yet: register one, or name a past win
 
 
 @dataclass(frozen=True)
+class JudgedAgain:
+    """What a window came to when it was judged again.
+
+    judgement
+        To be kept once it is decided on the findings: until then the window is late.
+    more
+        So many more events than the time before.
+    """
+
+    findings: list[Finding]
+    judgement: Judgement
+    more: int
+
+
+@dataclass(frozen=True)
 class Judge:
     """Measures windows of models and keeps the findings."""
 
@@ -44,11 +59,7 @@ class Judge:
 
     def traffic(self, model: Model, window: Window, now: datetime) -> list[Finding]:
         """Drift, contrasts, latency, errors and volume, from all events of a window."""
-        model, problem = self._with_reference(model, now)
-        judgement, traffic = self._read(model, window, now)
-        findings = self._of_traffic(model, window, traffic, problem)
-        findings.extend(joint_findings(self.store, model, window, findings))
-        save_findings(self.store, findings, now)
+        findings, judgement = self._judged_traffic(model, window, now)
         if is_due(model, window):
             save_judgement(self.store, judgement, model, now)
         return findings
@@ -57,9 +68,7 @@ class Judge:
         """Accuracy of the predictions of a window. All have had ``label_delay`` to get their labels."""
         if "accuracy" not in model.spec.monitors:
             return []
-        judgement, outcomes = self._read_outcomes(model, window)
-        findings = self._of_labels(model, window, outcomes)
-        save_findings(self.store, findings, now)
+        findings, judgement = self._judged_labels(model, window, now)
         if is_due(model, window):
             save_judgement(self.store, judgement, model, now)
         return findings
@@ -76,20 +85,19 @@ class Judge:
         traffic = read_traffic(self.store, model, window.start, window.end)
         return self._of_traffic(model, window, traffic, "" if model.references else NO_REFERENCE, learned)
 
-    def again(self, model: Model, judged: Judgement, now: datetime) -> int | None:
-        """Judge a window again if its events are others by now; gives how many more. None: they are the same."""
+    def again(self, model: Model, judged: Judgement, now: datetime) -> JudgedAgain | None:
+        """Judge a window again if its events are others by now. None: they are the same."""
         window = judged.window
         if judged.kind == "traffic":
             current, _ = self._read(model, window, now)
-            measure = self.traffic
+            measure = self._judged_traffic
         else:
             current, _ = self._read_outcomes(model, window)
-            measure = self.labels
+            measure = self._judged_labels
         if current.digest == judged.digest:
             save_judgement(self.store, current, model, now)
             return None
-        measure(model, window, now)
-        return current.events - judged.events
+        return JudgedAgain(*measure(model, window, now), current.events - judged.events)
 
     def failed(self, window: Window, kind: str, error: Exception, now: datetime) -> list[Finding]:
         """What stands in place of a window's findings when it could not be judged: an error, never "all is well"."""
@@ -98,6 +106,20 @@ class Judge:
         findings = [Finding(window, Subject(), d, status=Status.ERROR, message=message) for d in detectors]
         save_findings(self.store, findings, now)
         return findings
+
+    def _judged_traffic(self, model: Model, window: Window, now: datetime) -> tuple[list[Finding], Judgement]:
+        model, problem = self._with_reference(model, now)
+        judgement, traffic = self._read(model, window, now)
+        findings = self._of_traffic(model, window, traffic, problem)
+        findings.extend(joint_findings(self.store, model, window, findings))
+        save_findings(self.store, findings, now)
+        return findings, judgement
+
+    def _judged_labels(self, model: Model, window: Window, now: datetime) -> tuple[list[Finding], Judgement]:
+        judgement, outcomes = self._read_outcomes(model, window)
+        findings = self._of_labels(model, window, outcomes)
+        save_findings(self.store, findings, now)
+        return findings, judgement
 
     def _read(self, model: Model, window: Window, now: datetime) -> tuple[Judgement, Traffic]:
         """The traffic of a window, from whole hours where they are added up. What comes in meanwhile is late."""

@@ -42,7 +42,7 @@ from monitor.imports import FILE, Chunk, Imports
 from monitor.ingest import BATCH_TABLES, Ingest, Origin, Receipt
 from monitor.intake import Progress
 from monitor.judge import Judge
-from monitor.late import LateWindow, LateWindows, late_kind, watched_for
+from monitor.late import LateWindow, LateWindows, late_kind, save_judgement, watched_for
 from monitor.metrics import Metrics
 from monitor.reference import References, TableError, read_table
 from monitor.registry import Model, Registry, view_name
@@ -360,7 +360,7 @@ class Service:
     def judge_late(self, now: datetime) -> int:
         """Judge windows again whose events came late, once they are left alone; gives how many.
 
-        Their findings take the place of the earlier ones. Nothing is decided on them, so no alarm is repeated.
+        Their findings take the place of the earlier ones. What was found before is not told again, nor taken back.
         """
         return sum(self._judge_again(late, now) for late in self.late.due(now)[:MOST_WINDOWS_A_TICK])
 
@@ -466,8 +466,11 @@ class Service:
         if not self.ledger.claim(claim, now, LEASE, window.start):
             return False
         about = {"model": window.model, "kind": name, "start": window.start.isoformat()}
+        is_shortest = kind == "traffic" and length == min(model.spec.windows)
         try:
-            more = self.judge.again(model, late.judged, now)
+            again = self.judge.again(model, late.judged, now)
+            findings, more = (again.findings, again.more) if again else ([], None)
+            taken = self.desk.take_again(now, _rules(model), findings, claim, more if is_shortest else None)
         except Exception as error:
             self.metrics.judge_failures.inc()
             log.exception("window not judged again", **about)
@@ -475,12 +478,13 @@ class Service:
             if isinstance(error, StoreError | LedgerError) or self._failures[claim] < MOST_ATTEMPTS:
                 self.ledger.release(claim)
                 return False
-            more = None  # what was found before the late events came still holds for those without them
+            # What was found before the late events came still holds for those without them.
+            again, taken = None, self.desk.take_again(now, _rules(model), [], claim, None)
         self._failures.pop(claim, None)
-        told = more if kind == "traffic" and length == min(model.spec.windows) else None
-        if not self.desk.judged_again(now, claim, told) or more is None:
+        if again is None or not taken:
             return False
-        log.info("judged again", rows=more, **about)
+        save_judgement(self.store, again.judgement, model, now)
+        log.info("judged again", rows=again.more, **about)
         self.metrics.windows.labels(model.name, f"late {kind}").inc()
         return True
 

@@ -82,7 +82,7 @@ def show_budget(answer: dict[str, Any]) -> None:
     )
     console.print(table if answer["looks"] else "No policy tests anything, so nothing is spent")
     if answer["outside"]:
-        console.print(f"Hold facts or limits, and take nothing of it: {escape(', '.join(answer['outside']))}")
+        console.print(f"Are about facts, and take nothing of it: {escape(', '.join(answer['outside']))}")
 
 
 def show_servers(servers: list[dict[str, Any]]) -> None:

@@ -17,8 +17,8 @@ SECOND = timedelta(seconds=1)
 def spending(store: Store, policies: Sequence[Policy], rules: ModelRules) -> dict[str, Any]:
     """The share of each look of the model's policies, and over how much it is spread in a window, by the last one.
 
-    ``alpha`` is the chance of a false alarm in one window, ``per_week`` that times the windows of a week. What policies
-    hold against a limit, and facts, are no part of it.
+    ``alpha`` is the chance of a false alarm in one window, ``per_week`` that times the windows of a week. Facts are no
+    part of it.
     """
     rows = store.query("last_comparisons", environment=rules.environment, model=rules.model)
     last = {(row["detector"], row["seconds"]): row for row in rows.iter_rows(named=True)}

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from alerts.action import Action, ActionState
-from alerts.incidents import Incident
-from alerts.ledger.evaluations import finish_evaluation
+from alerts.incidents import Incident, Seen
+from alerts.ledger.evaluations import finish_evaluation, judged_at
 from alerts.ledger.records import Claim, Message, TimelineEntry
 from alerts.ledger.schema import EPOCH, actions, incidents, outbox, reports, timeline
 from alerts.places import Cause
@@ -42,7 +42,8 @@ class Book:
 
     def keep(self, incident: Incident, *, new: bool) -> None:
         """Store an incident."""
-        values = {**asdict(incident), "causes": [c.to_dict() for c in incident.causes]}
+        values = {f.name: getattr(incident, f.name) for f in fields(Incident)}
+        values |= {"causes": [c.to_dict() for c in incident.causes], "windows": [w.to_list() for w in incident.windows]}
         if new:
             self.connection.execute(insert(incidents).values(values))
         else:
@@ -53,7 +54,8 @@ class Book:
         for row in self.connection.execute(query):
             values = row._asdict()
             values |= {name: tuple(values[name]) for name in ("features", "evidence")}
-            yield Incident(**values | {"causes": tuple(map(Cause.from_dict, values["causes"]))})
+            values |= {"causes": tuple(map(Cause.from_dict, values["causes"]))}
+            yield Incident(**values | {"windows": tuple(map(Seen.from_list, values["windows"]))})
 
     # The time line
 
@@ -110,6 +112,10 @@ class Book:
     def finish(self, claim: Claim, now: datetime) -> bool:
         """Mark a window as judged, never to be judged again. False when the claim was lost meanwhile."""
         return finish_evaluation(self.connection, claim, now)
+
+    def judged(self, claim: Claim) -> list[datetime]:
+        """When the window of a claim was judged, the first time and again."""
+        return judged_at(self.connection, claim)
 
     # Messages
 

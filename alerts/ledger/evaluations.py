@@ -56,6 +56,15 @@ def is_finished(connection: Connection, claim: Claim) -> bool:
     return bool(connection.scalar(select(done)))
 
 
+def judged_at(connection: Connection, claim: Claim) -> list[datetime]:
+    """When the window was judged, oldest first: the first time, and again since. The claim is one of either."""
+    kind = claim.kind.partition(LATE_CLAIMS)[0]
+    here = (evaluations.c[name] == getattr(claim, name) for name in ("environment", "model", "start"))
+    same = (evaluations.c.kind == kind) | evaluations.c.kind.startswith(kind + LATE_CLAIMS, autoescape=True)
+    times = select(evaluations.c.finished_at).where(*here, same, evaluations.c.finished_at.is_not(None))
+    return list(connection.scalars(times.order_by(evaluations.c.finished_at)))
+
+
 def renew_evaluation(connection: Connection, claim: Claim, now: datetime, lease: timedelta) -> bool:
     """Hold on to a claim until another lease ends. False when it was lost meanwhile."""
     held = (evaluations.c.owner == claim.owner, evaluations.c.finished_at.is_(None), evaluations.c.lease_until > EPOCH)

@@ -84,7 +84,7 @@ class Story:
 
     def judge(self, number: int, *, slow: bool) -> None:
         window = Window("production", self.rules.model, self.begin + number * HOUR, self.begin + (number + 1) * HOUR)
-        found: Finding = finding("latency", value=2.0 if slow else 1.0, low=1.9 if slow else 0.9, version="2")
+        found: Finding = finding("latency", value=2.0, effects={"above_1e-12": 1.9 if slow else 0.9}, version="2")
         self.desk.take(datetime.now(UTC), self.rules, [replace(found, window=window)], HOUR)
 
     def deliver(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,13 @@ from alerting import (
 )
 
 from alerts.actions.rollback import Rollback
-from alerts.ledger import BadCallbackError, Ledger, UnknownActionError, WrongTokenError
+from alerts.ledger import BadCallbackError, Claim, Ledger, UnknownActionError, WrongTokenError
 from alerts.policy import Policy
 from alerts.signing import secret_bytes, verify
-from detectors.finding import Finding, Status
+from detectors.finding import Finding, Status, Window
 
 MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
 DRIFT = Policy("inputs", "drift")
 WORSE = Policy("worse", "accuracy_drop", severity="page", notify=("ops",), action="back")
 BACK = Rollback("rollback", "ci", dry_run=False)
@@ -114,7 +116,7 @@ def test_a_server_is_named_and_its_drift_is_not_the_models(ledger: Ledger) -> No
 def test_an_incident_is_told_in_the_order_of_the_policies(ledger: Ledger) -> None:
     policies = [Policy("b", "drift", hold=1, severity="page"), Policy("a", "latency", hold=1, limit=5.0)]
     place = office(ledger, *policies)
-    findings = [finding("latency", 0, value=9.0, low=8.0), drift(0)]
+    findings = [finding("latency", 0, value=9.0, effects={"above_1e-12": 8.0}), drift(0)]
     assert tell(place, 0, findings) == ["drift_found", "alert_firing", "latency_found"]
 
 
@@ -188,7 +190,7 @@ def test_a_version_that_still_serves_is_accused(ledger: Ledger) -> None:
 def test_an_incident_ends_when_its_version_no_longer_serves(ledger: Ledger, watch: Any) -> None:
     page = Policy("p", watch, hold=1, severity="page", limit=0.1 if watch == "errors" else None)
     place = serving(office(ledger, page))
-    found = finding(watch, 0, p=1e-9, low=0.5, baseline="version:1", version="2", server="c")
+    found = finding(watch, 0, p=1e-9, value=0.5, baseline="version:1", version="2", server="c")
     assert tell(place, 0, [found]) == [f"{watch}_found", "alert_firing"]
     place.traffic.serve(BEGIN + 2 * HOUR, v1=BOTH["1"])
     assert follow(place, BEGIN + 2 * HOUR + 9 * MINUTE) == []
@@ -231,7 +233,7 @@ def test_a_rare_version_is_not_taken_for_gone(ledger: Ledger) -> None:
 def test_a_dead_server_does_not_become_healthy_by_getting_no_traffic(ledger: Ledger) -> None:
     place = serving(office(ledger, Policy("probes", "health", hold=1, limit=0.1)))
     place.traffic.serve(BEGIN, v1=BOTH["1"])
-    assert tell(place, 0, [finding("health", 0, value=1.0, low=0.9, server="c")]) == ["health_found"]
+    assert tell(place, 0, [finding("health", 0, value=1.0, n=60, server="c")]) == ["health_found"]
     assert follow(place, BEGIN + 9 * HOUR) == []
 
 
@@ -240,6 +242,114 @@ def test_an_incident_of_a_policy_that_is_gone_is_closed(ledger: Ledger) -> None:
     renamed = office(ledger, Policy("features", "drift", hold=1))
     assert follow(renamed, BEGIN + 2 * HOUR) == ["drift_cleared", "alert_resolved"]
     assert renamed.lines("alert_resolved")[0]["reason"] == "policy inputs no longer watches it"
+
+
+def test_a_change_that_goes_on_in_longer_windows_is_not_over(ledger: Ledger) -> None:
+    place = office(ledger, Policy("inputs", "drift", hold=1, clear=1), Policy("daily", "drift", hold=1, window=DAY))
+    day = Window("production", "churn", BEGIN - DAY, BEGIN)
+    assert place.desk.take(BEGIN, RULES, [replace(drift(0), window=day)], DAY)
+    assert tell(place, 0, [drift(0)]) == ["drift_found"]
+    assert tell(place, 1, [drift(1, p=0.5)]) == ["drift_cleared"]
+    (line,) = place.lines("drift_cleared")
+    assert line["reason"] == "age no longer in windows of 1 h, goes on in those of 24 h"
+
+
+def test_a_change_that_is_a_servers_by_now_is_not_over(ledger: Ledger) -> None:
+    policies = (Policy("servers", "server_outlier", hold=1), Policy("inputs", "drift", hold=1, clear=1))
+    place = serving(office(ledger, *policies))
+    assert tell(place, 0, [drift(0)]) == ["drift_found"]
+    odd = finding("server_outlier", 1, p=1e-12, baseline="fleet", version="2", server="c", feature="age")
+    rest = drift(1, p=0.5, without=("server=c",), effects={"shared_high": 0.1})
+    assert tell(place, 1, [odd, drift(1), rest]) == ["server_outlier_found", "drift_cleared"]
+    assert place.lines("drift_cleared")[0]["reason"] == "age explained by server c"
+
+
+# Windows that are judged again, as rows came late
+
+
+def claimed(place: Office, number: int, kind: str, at: datetime) -> Claim:
+    span = window(number)
+    claim = Claim("production", "churn", kind, span.start, span.end, "me")
+    assert place.ledger.claim(claim, at, HOUR)
+    return claim
+
+
+def first(place: Office, number: int, findings: Sequence[Finding], kind: str = "traffic:3600s") -> list[str]:
+    at, before = window(number).end + 5 * MINUTE, len(place.events())
+    assert place.desk.take(at, RULES, findings, HOUR, claimed(place, number, kind, at))
+    return place.events()[before:]
+
+
+def again(
+    place: Office, number: int, findings: Sequence[Finding], marks: int, kind: str = "traffic:3600s"
+) -> list[str]:
+    """Two hours later."""
+    at, before = window(number).end + 125 * MINUTE, len(place.events())
+    assert place.desk.take_again(at, RULES, findings, claimed(place, number, f"{kind} at {marks}", at), 9)
+    return place.events()[before:]
+
+
+@pytest.mark.parametrize(
+    ("p", "times", "found"), [(0.0006, 1, False), (0.0002, 1, True), (0.0002, 2, False), (0.00009, 2, True)]
+)
+def test_what_is_judged_again_is_held_against_what_is_left_of_the_reserve(
+    ledger: Ledger, p: float, times: int, found: bool
+) -> None:
+    """Alpha is 0.0054 at first, then 0.0003, a third of that, and so on."""
+    place = office(ledger, Policy("inputs", "drift", hold=1))
+    assert first(place, 0, [drift(0, p=0.5)]) == []
+    for marks in range(times - 1):
+        assert again(place, 0, [drift(0, p=0.5)], marks) == ["judged_again"]
+    assert again(place, 0, [drift(0, p=p)], 9) == ["judged_again", *(["drift_found"] if found else [])]
+    assert [line["late"] for line in place.lines("drift_found")] == [True] * found
+
+
+def test_windows_that_were_judged_again_do_not_flap(ledger: Ledger) -> None:
+    place = serving(office(ledger, DRIFT))
+    told = []
+    for number in range(8):
+        told += first(place, number, [drift(number, p=0.5)])
+        told += again(place, number - 2, [drift(number - 2)], 1) if number > 1 else []
+        told += follow(place, window(number).end + 130 * MINUTE)
+    assert [event for event in told if event != "judged_again"] == ["drift_found"]
+
+
+def test_a_lost_claim_decides_nothing(ledger: Ledger) -> None:
+    place = office(ledger, Policy("inputs", "drift", hold=1))
+    first(place, 0, [drift(0, p=0.5)])
+    lost = Claim("production", "churn", "traffic:3600s at 4", window(0).start, window(0).end, "me")
+    assert not place.desk.take_again(BEGIN + 4 * HOUR, RULES, [drift(0)], lost, 9)
+    assert place.events() == []
+
+
+def test_a_server_whose_rows_come_late_has_not_gone(ledger: Ledger) -> None:
+    """When its window is judged first it serves; of the last hours none of its rows are there yet."""
+    place = serving(office(ledger, Policy("servers", "server_outlier", hold=1)))
+    place.traffic.serve(window(0).end + 6 * MINUTE, v1=BOTH["1"])
+    odd = finding("server_outlier", 0, p=1e-12, baseline="fleet", version="2", server="c", feature="age")
+    assert first(place, 0, []) == []
+    assert again(place, 0, [odd], 1) == ["judged_again", "server_outlier_found"]
+    assert follow(place, window(0).end + 126 * MINUTE) == []
+    assert follow(place, window(0).end + 3 * HOUR) == ["server_outlier_cleared"]
+    assert place.lines("server_outlier_cleared")[0]["reason"] == "version 2 on server c no longer serves"
+
+
+def test_labels_that_come_late_do_not_accuse_a_version_that_has_gone(ledger: Ledger) -> None:
+    place = serving(office(ledger, Policy("worse", "accuracy_drop", hold=1)))
+    assert first(place, 0, [accuracy_drop(0, 0.0)], "labels:3600s") == []
+    place.traffic.serve(window(0).end + 30 * MINUTE, v1=BOTH["1"])
+    assert again(place, 0, [accuracy_drop(0, 0.5)], 1, "labels:3600s") == ["judged_again"]
+
+
+def test_a_rollback_on_late_rows_has_the_same_guards(ledger: Ledger, tmp_path: Path) -> None:
+    notifiers = {"ci": webhook("http://127.0.0.1:1/", tmp_path)}
+    policy = Policy("worse", "accuracy_drop", hold=1, severity="page", action="back")
+    place = serving(office(ledger, policy, notifiers=notifiers, actions={"back": BACK}))
+    first(place, 0, [accuracy_drop(0, 0.0)], "labels:3600s")
+    told = ["judged_again", "accuracy_drop_found", "alert_firing", "rollback_requested"]
+    assert again(place, 0, [accuracy_drop(0, 0.5)], 1, "labels:3600s") == told
+    first(place, 1, [accuracy_drop(1, 0.0, "1")], "labels:3600s")
+    assert again(place, 1, [accuracy_drop(1, 0.5, "1")], 1, "labels:3600s")[-1] == "rollback_refused"
 
 
 # Rollback

@@ -50,7 +50,7 @@ def some_findings(dice: random.Random, window: Window, troubles: dict[str, float
             p=1e-12 if bad else dice.uniform(0.2, 1),
             severity=dice.uniform(1, 3) if bad else dice.uniform(0, 0.9),
             value=dice.uniform(80, 90) if bad else dice.uniform(5, 20),
-            low=dice.uniform(60, 70) if bad else 1.0,
+            effects={"above_1e-09": dice.uniform(60, 70)} if bad else {},
             status=state.get(dice.randrange(12), Status.MEASURED),
             message=dice.choice(["", "something was seen"]),
             **more,

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats as st
 
 from detectors.finding import Status, Subject, Window
-from detectors.latency import latency_finding, percentile
+from detectors.latency import LEVELS, latency_finding, percentile, slower_than
 from detectors.layout import Column, Counts, FeatureCells, Kind, Layout
 
 CELLS = FeatureCells("latency", Kind.LATENCY)
@@ -81,3 +81,21 @@ def test_an_end_that_no_row_can_give_is_not_known() -> None:
     finding = latency_finding(WINDOW, Subject(), CELLS, counts(np.arange(1.0, 51.0)), 1)
     assert finding.low is not None
     assert finding.high is None
+
+
+@pytest.mark.parametrize("n", [200, 1_000, 50_000])
+@pytest.mark.parametrize("limit", [2.0, 4.9, 5.17, 5.6, 8.0, 50.0])
+def test_the_p_value_of_a_limit_is_the_binomials_rounded_up(n: int, limit: float) -> None:
+    """The true 95th percentile is 5.18."""
+    rows = np.random.default_rng(n).lognormal(0.0, 1.0, n)
+    edges = 0.01 * 1.04 ** np.arange(600)
+    cells_upper_end = edges[np.searchsorted(edges, limit)]
+    exact = st.binom.sf(np.count_nonzero(rows >= cells_upper_end) - 1, n, 0.05)
+    expected = min((level for level in LEVELS if exact <= level), default=1.0)
+    finding = latency_finding(WINDOW, Subject(), CELLS, counts(rows), 1)
+    assert slower_than(finding.effects, limit) == expected
+
+
+def test_a_few_rows_can_be_surely_slow_too() -> None:
+    finding = latency_finding(WINDOW, Subject(), CELLS, counts([500.0] * 3), 1)
+    assert slower_than(finding.effects, 400.0) == 1e-3, "0.05 ** 3 is 1.25e-4"

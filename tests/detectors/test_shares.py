@@ -8,7 +8,7 @@ import scipy.stats as st
 from detectors.errors import errors_finding
 from detectors.finding import Status, Subject, Window
 from detectors.health import health_finding
-from detectors.intervals import wilson
+from detectors.intervals import above, wilson
 
 WINDOW = Window("production", "fraud", datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
 
@@ -69,3 +69,13 @@ def test_a_server_without_probes_is_not_healthy_but_unknown() -> None:
     finding = health_finding(WINDOW, Subject(server="a"), 0, 0, None)
     assert finding.status is Status.NOT_ENOUGH_DATA
     assert finding.value is None
+
+
+@pytest.mark.parametrize(("hits", "total", "limit"), [(3, 3, 0.5), (0, 9, 0.1), (12, 60, 0.1), (2_100, 100_000, 0.02)])
+def test_the_p_value_of_a_limit_is_the_binomials_upper_tail(hits: int, total: int, limit: float) -> None:
+    assert above(hits, total, limit) == pytest.approx(st.binom.sf(hits - 1, total, limit), rel=1e-9)
+    assert above(hits / total * total, total, limit) == pytest.approx(above(hits, total, limit), rel=1e-9)
+
+
+def test_effective_numbers_of_rows_lie_between_whole_ones() -> None:
+    assert above(13, 60, 0.1) < above(12.5, 60, 0.1) < above(12, 60, 0.1)

@@ -14,11 +14,12 @@ import pytest
 from given import NOON, ServiceMaker, StillClock, ndjson, prediction
 from sqlalchemy import select
 
+from alerts.ledger import LedgerError
 from alerts.ledger.schema import evaluations
 from monitor.config import ClickHouseSpec, Config
 from monitor.folding import mark
 from monitor.ingest import Origin
-from monitor.judge import Judge
+from monitor.judge import Judge, JudgedAgain
 from monitor.service import Service
 from monitor.store import Store, StoreUnavailableError
 from monitor.windows import floor
@@ -158,7 +159,7 @@ def test_only_one_of_several_judges_a_window_again(service: Service, monkeypatch
     again = Judge.again
     judged_by_others = []
 
-    def meanwhile(judge: Judge, *arguments: Any) -> int | None:
+    def meanwhile(judge: Judge, *arguments: Any) -> JudgedAgain | None:
         monkeypatch.setattr(Judge, "again", again)
         monkeypatch.setattr(service, "_owner", "another")
         judged_by_others.append(service._judge_again(late[0], LATER + MINUTE))  # noqa: SLF001 - as another process would
@@ -198,6 +199,21 @@ def test_a_failure_is_tried_again_but_not_for_ever(
         assert service.judge_late(NOON + 2 * HOUR + minute * MINUTE) == 0
     assert [type(e).__name__ for e in tried].count("StoreUnavailableError") == 3, "each time after a minute's rest"
     assert [type(e).__name__ for e in tried].count("ZeroDivisionError") <= 3
+
+
+def test_what_was_not_decided_on_is_judged_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.take(ndjson(hourly(1, range(100, 140))), "http")
+    service.judge_late(LATER)
+    with monkeypatch.context() as down:
+
+        def away(*_: Any) -> bool:
+            raise LedgerError("the ledger is away")
+
+        down.setattr(service.desk, "take_again", away)
+        assert service.judge_late(LATER + MINUTE) == 0
+    assert told(service) == []
+    assert settle(service, LATER + 5 * MINUTE) == 4
+    assert [e["late_rows"] for e in told(service)] == [40]
 
 
 def test_windows_that_somebody_asked_for_are_not_judged_again(service: Service) -> None:

@@ -20,6 +20,7 @@ POLICIES = [
     {"name": "page", "watch": "drift", "severity": "page"},
     {"name": "worse", "watch": "accuracy_drop", "window": "1d"},
     {"name": "slow", "watch": "latency", "limit": 100.0},
+    {"name": "quiet", "watch": "silence"},
 ]
 
 
@@ -40,19 +41,20 @@ def test_the_budget_is_shared_out_and_all_of_it_is_told(
     with listening("127.0.0.1", 0) as (listener, url), serve(service, listener, url):
         answer = RemoteService(url).budget("m")
     assert answer == service.budget("m")
-    drift, accuracy = answer["looks"]
+    drift, accuracy, slow = answer["looks"]
     assert (drift["watch"], drift["window"], drift["policies"]) == ("drift", "1h", ["inputs", "page"])
     assert (accuracy["watch"], accuracy["window"], accuracy["policies"]) == ("accuracy_drop", "1d", ["worse"])
-    assert drift["per_week"] + accuracy["per_week"] + answer["reserved_per_week"] == pytest.approx(2.0)
+    assert sum(look["per_week"] for look in answer["looks"]) + answer["reserved_per_week"] == pytest.approx(2.0)
     assert drift["alpha"] * 168 == pytest.approx(drift["per_week"])
     assert (drift["comparisons"], drift["features"], drift["calibrated"]) == (2, 2, 0)
     assert "comparisons" not in accuracy
-    assert answer["outside"] == ["slow"]
+    assert (slow["watch"], slow["policies"], slow["comparisons"], slow["servers"]) == ("latency", ["slow"], 2, 1)
+    assert answer["outside"] == ["quiet"]
 
     show_budget(answer)
     told = " ".join(capsys.readouterr().out.split())
     assert "at most 2 false alarms a week; 0.2 of it are kept for windows that are judged again" in told
-    assert "Hold facts or limits, and take nothing of it: slow" in told
+    assert "Are about facts, and take nothing of it: quiet" in told
 
 
 def test_a_model_without_tests_spends_nothing(make_service: ServiceMaker, capsys: pytest.CaptureFixture[str]) -> None:

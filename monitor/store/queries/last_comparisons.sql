@@ -1,9 +1,11 @@
--- What was tested in the last window of each detector and length: how many comparisons, and over how many features and places.
+-- What was tested in the last window of each detector and length: how many comparisons, and over how many features and places. What is held
+-- against a limit has its p-value from the policy.
 WITH last AS
 (
     SELECT detector, dateDiff('second', start, end) AS seconds, max(findings.end) AS latest
     FROM findings
-    WHERE environment = {environment:String} AND model = {model:String} AND isFinite(p_value)
+    WHERE environment = {environment:String} AND model = {model:String}
+        AND (isFinite(p_value) OR detector IN ('latency', 'errors', 'health') AND status = 'measured')
     GROUP BY detector, seconds
 )
 SELECT
@@ -16,7 +18,8 @@ SELECT
     uniqExact(segment) AS segments,
     countIf(mode = 'history') AS calibrated
 FROM findings FINAL
-WHERE environment = {environment:String} AND model = {model:String} AND isFinite(p_value) AND empty(without)
+WHERE environment = {environment:String} AND model = {model:String} AND empty(without)
+    AND (isFinite(p_value) OR detector IN ('latency', 'errors', 'health') AND status = 'measured')
     AND (detector, dateDiff('second', start, end), end) IN (SELECT detector, seconds, latest FROM last)
 GROUP BY detector, seconds
 ORDER BY detector, seconds
