@@ -14,7 +14,7 @@ from detectors.calibration import LEAST_SPAN, Past, Usual, kept
 from detectors.finding import Subject, Window
 from detectors.layout import Layout
 from detectors.seasons import SLOTS, SPAN, BySlot, expectation
-from monitor.folding import HOUR, span
+from monitor.folding import HOUR, Hours, Span, read_hours
 from monitor.registry import Model
 from monitor.store import Store
 from monitor.windows import combined, floor, is_due
@@ -121,20 +121,27 @@ def read_usual_scores(store: Store, model: Model, window: Window) -> UsualScores
     )
 
 
-def read_expected(store: Store, model: Model, window: Window, version: str = "") -> Expected | None:
+def read_expected(
+    store: Store, model: Model, window: Window, version: str = "", known: Hours | None = None
+) -> Expected | None:
     """What the hours of a window hold by the weeks before; None where those are too short, or not by whole hours.
 
     version
         Only its traffic; empty for that of all.
+    known
+        The hours of a span that holds the window and those weeks; they are read where that was not done yet.
     """
     layout = model.layout
     if layout is None or window.start != _hour(window.start) or window.end != _hour(window.end):
         return None
-    before = _read(store, model, layout, window.start - SPAN, window.start, version)
-    if before is None or window.start - before.since < LEAST_SPAN:
+    since = window.start - SPAN
+    held = (known or read_hours(store, model.environment, model.name, since, window.end)).span(since, window.end)
+    if not held.known or window.start - held.known[0] < LEAST_SPAN:
         return None
-    now = _read(store, model, layout, window.start, window.end, version)
-    if now is None or "" not in now.segments or "" not in before.segments:
+    before, now = _read(store, model, layout, window, version, held)
+    if before is None or now is None or window.start - before.since < LEAST_SPAN:
+        return None
+    if "" not in now.segments or "" not in before.segments:
         return None
     found: dict[str, NDArray[np.float64]] = {}
     exposures: dict[tuple[str, str], float] = {}
@@ -156,19 +163,27 @@ class _Slots:
     since: datetime
 
 
-def _read(store: Store, model: Model, layout: Layout, start: datetime, end: datetime, version: str) -> _Slots | None:
-    held = span(store, model.environment, model.name, start, end)
+def _read(
+    store: Store, model: Model, layout: Layout, window: Window, version: str, held: Span
+) -> tuple[_Slots | None, _Slots | None]:
+    """The weeks before a window, and the window; None for what holds nothing."""
     rows = store.query(
         "slot_profiles",
         environment=model.environment,
         model=model.name,
         version=version,
         layout_id=layout.id,
+        window_start=window.start,
         timezone=model.spec.timezone,
         holidays=[(day - EPOCH).days for day in model.spec.holidays],
         **held.parameters,
     )
-    if rows.is_empty():
+    sides = rows.partition_by("in_window", as_dict=True, maintain_order=True)
+    return _slots(sides.get((0,)), layout), _slots(sides.get((1,)), layout)
+
+
+def _slots(rows: pl.DataFrame | None, layout: Layout) -> _Slots | None:
+    if rows is None:
         return None
     first = min(int(hours.min()) for hours in rows["hours"])
     return _Slots(dict(_by_slot(rows, layout)), datetime.fromtimestamp(first, UTC))

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from detectors.finding import Window, step
-from monitor.folding import HOUR, GoneError, span
+from monitor.folding import HOUR, GoneError, Hours, read_hours
 from monitor.registry import Model
 from monitor.store import Store
 
@@ -189,20 +189,23 @@ def combined(
     return np.asarray((signs * weights) @ matrix * (effective / total if total else 0.0))
 
 
-def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> Traffic:
+def read_traffic(store: Store, model: Model, start: datetime, end: datetime, known: Hours | None = None) -> Traffic:
     """The traffic of a window, from the profiles of all events.
+
+    known
+        The hours of a span that holds the window; they are read where that was not done yet.
 
     Raises GoneError where only whole hours of it are left, or less.
     """
     layout = model.layout
     place = (store, model.environment, model.name, start, end)
-    hours = span(*place)
+    hours = (known or read_hours(*place)).span(start, end)
     if hours.cut:
         raise GoneError(
             f"model {model.name!r}: of {hours.cut[0]:%Y-%m-%dT%H:%MZ} only the whole hour is kept; "
             "name times that are on the hour"
         )
-    _refuse_removed(*place)
+    refuse_removed(*place)
     table = store.query(
         "window_profiles",
         environment=model.environment,
@@ -217,7 +220,7 @@ def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> 
     return Traffic(table.drop("filled", "filled_cells", "filled_counts"), matrix)
 
 
-def _refuse_removed(store: Store, environment: str, model: str, start: datetime, end: datetime) -> None:
+def refuse_removed(store: Store, environment: str, model: str, start: datetime, end: datetime) -> None:
     """Raise GoneError where the profiles of a span, or a part of them, were removed."""
     until = dict(store.query("removed_until", environment=environment, model=model).iter_rows()).get("hours")
     if until is not None and start < until:
