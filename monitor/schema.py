@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from detectors.drift import SHARE_TOLERANCE
 from detectors.finding import Finding, Status, Subject, Window
 from detectors.layout import FeatureCells
-from detectors.schema import broken, broken_finding, undeclared_finding, where
+from detectors.schema import OUTPUT_MARK, broken, broken_finding, undeclared_finding, where
 from monitor.columns import PredictionColumns
 from monitor.fleet import SIDE_BY_SIDE
 from monitor.folding import Hours
@@ -133,7 +133,7 @@ def _broken(
     for version, servers in versions.items():
         counts = {s: traffic.counts(version=version, server=s) for s in ("", *servers)}
         reference = model.references.get(version) or model.references.get("")
-        for cells in layout.features:
+        for cells in (cells for cells in layout.features if not cells.name.startswith(OUTPUT_MARK)):
             span = layout.spans[cells.name]
             here = {server: of_place[span] for server, of_place in counts.items()}
             baseline, name = (reference.counts[span], f"reference:{reference.name}") if reference else (None, "")

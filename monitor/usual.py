@@ -17,7 +17,7 @@ from detectors.seasons import SLOTS, SPAN, BySlot, expectation
 from monitor.folding import HOUR, Hours, Span, read_hours
 from monitor.registry import Model
 from monitor.store import Store
-from monitor.windows import combined, floor, is_due
+from monitor.windows import combined, floor, is_due, vectors
 
 LEAST_COVERED = 0.9
 """Share of a window's rows whose hours must have a past, for the past to be what it is held against."""
@@ -185,20 +185,19 @@ def _read(
 def _slots(rows: pl.DataFrame | None, layout: Layout) -> _Slots | None:
     if rows is None:
         return None
-    first = min(int(hours.min()) for hours in rows["hours"])
-    return _Slots(dict(_by_slot(rows, layout)), datetime.fromtimestamp(first, UTC))
+    first = datetime.fromtimestamp(rows["hours"].list.min().min(), UTC)  # type: ignore[arg-type]  # they are numbers
+    return _Slots(dict(_by_slot(rows, layout)), first)
 
 
 def _by_slot(rows: pl.DataFrame, layout: Layout) -> Iterator[tuple[str, BySlot]]:
     for (segment,), of_segment in rows.partition_by("segment", as_dict=True, maintain_order=True).items():
         counts, hours = np.zeros((SLOTS, layout.size)), np.zeros(SLOTS)
-        for (slot,), some in of_segment.partition_by("slot", as_dict=True).items():
-            matrix = np.zeros((some.height, layout.size), np.int64)
-            for row, (cells, filled) in enumerate(some.select("filled_cells", "filled_counts").iter_rows()):
-                matrix[row, cells] = filled
-            at = int(slot)
-            counts[at] = combined(matrix, some["weight"].to_numpy(), some["rows"].to_numpy().astype(np.float64))
-            hours[at] = some["hours"].explode().n_unique()
+        matrix, slots, hours_of = vectors(of_segment, layout.size), of_segment["slot"].to_numpy(), of_segment["hours"]
+        weights, numbers = of_segment["weight"].to_numpy(), of_segment["rows"].to_numpy().astype(np.float64)
+        for at in np.unique(slots):
+            here = np.flatnonzero(slots == at)
+            counts[at] = combined(matrix[here], weights[here], numbers[here])
+            hours[at] = len(set().union(*(hours_of[int(row)].to_list() for row in here)))
         yield str(segment), BySlot(counts, hours)
 
 
