@@ -9,7 +9,9 @@ the hour begins with the sealed one and leaves them out, even if they come again
 
 from __future__ import annotations
 
+import functools
 import secrets
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -145,23 +147,32 @@ class Hours:
 
     def stale(self, start: datetime, end: datetime) -> pl.DataFrame:
         """The whole hours of a span whose sums do not hold."""
-        return _within(self._touched(start, end), start, end).filter(pl.col("generation") == 0)
+        return self._within(start, end).filter(pl.col("generation") == 0)
 
     def span(self, start: datetime, end: datetime) -> Span:
         """From where the profiles of a span of time are read."""
-        touched = self._touched(start, end)
-        whole = _within(touched, start, end)
+        touched, whole = self._touched(start, end), self._within(start, end)
         held = whole.filter(pl.col("generation") > 0)
         hours, generations, known = held["hour"].to_list(), held["generation"].to_list(), touched["hour"].to_list()
         if held.height == touched.height:
             return Span(start, end, hours, generations, known)
         sealed = touched.filter((pl.col("base") > 0) & ~pl.col("hour").is_in(hours))
-        based = _within(sealed, start, end)
+        based = sealed.filter(pl.col("hour").is_in(whole["hour"].to_list()))
         cut = sealed.filter(~pl.col("hour").is_in(based["hour"].to_list()))["hour"].to_list()
         return Span(start, end, hours, generations, known, based["base"].to_list(), _all(based["seals"]), cut)
 
     def _touched(self, start: datetime, end: datetime) -> pl.DataFrame:
-        return self.table.filter((pl.col("hour") > start - HOUR) & (pl.col("hour") < end))
+        first = bisect_right(self._starts, start - HOUR)
+        return self.table[first : bisect_left(self._starts, end)]
+
+    def _within(self, start: datetime, end: datetime) -> pl.DataFrame:
+        """The hours that lie in a span as a whole."""
+        first = bisect_left(self._starts, start)
+        return self.table[first : bisect_right(self._starts, end - HOUR)]
+
+    @functools.cached_property
+    def _starts(self) -> list[datetime]:
+        return self.table["hour"].to_list()
 
 
 def read_hours(store: Store, environment: str, model: str, start: datetime, end: datetime) -> Hours:
@@ -273,11 +284,6 @@ def count_hours(profiles: pl.DataFrame, predictions: pl.DataFrame, features: pl.
         kept = rows.lazy().group_by(*place, hour=hour).agg(pl.len().cast(pl.UInt64).alias(name))
         every = every.join(kept, on=[*place, "hour"], how="left")
     return every.with_columns(pl.col("prediction_rows", "feature_rows").fill_null(0)).collect()
-
-
-def _within(hours: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
-    """The hours that lie in a span as a whole."""
-    return hours.filter((pl.col("hour") >= start) & (pl.col("hour") <= end - HOUR))
 
 
 def _all(lists: pl.Series) -> list[int]:
