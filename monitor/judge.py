@@ -148,12 +148,7 @@ class Judge:
         return findings
 
     def _of_labels(self, model: Model, window: Window, outcomes: pl.DataFrame) -> list[Finding]:
-        baseline_version = ""
-        if outcomes["version"].n_unique() > 1:
-            # By the time that labels are there, only whole hours may be left.
-            traffic = read_traffic(self.store, model, *whole_hours(window.start, window.end))
-            baseline_version = self._baseline_version(model, window, traffic)
-        return list(accuracy_findings(model, window, outcomes, baseline_version))
+        return list(accuracy_findings(model, window, outcomes, self._accuracy_baseline(model, window, outcomes)))
 
     def _expected(self, model: Model, window: Window, known: Hours) -> dict[str, Expected]:
         """What the same hours of the weeks before hold, also of each version with a reference of its own."""
@@ -198,9 +193,25 @@ class Judge:
 
     def _baseline_version(self, model: Model, window: Window, traffic: Traffic) -> str:
         """Of the versions that serve in the window, the one that was there first; the others are held against it."""
-        versions = sorted({version for version, _ in traffic.places()})
+        versions = {version for version, _ in traffic.places()}
         if len(versions) <= 1:
             return "".join(versions)
+        return next(v for v in self._versions_by_age(model, window, BEGINNING) if v in versions)
+
+    def _accuracy_baseline(self, model: Model, window: Window, outcomes: pl.DataFrame) -> str:
+        """The same for accuracy, where it is needed: versions may have served in the window without one outcome."""
+        versions = set(outcomes["version"].to_list())
+        if len(versions) <= 1:
+            return ""
+        span = whole_hours(window.start, window.end)  # by the time that labels are there, only those may be left
+        oldest = self._versions_by_age(model, window, span[0])[0]
+        if oldest in versions:
+            return oldest
+        return self._baseline_version(model, window, read_traffic(self.store, model, *span))
+
+    def _versions_by_age(self, model: Model, window: Window, since: datetime) -> list[str]:
+        """The versions that served after a time, up to a window's end; the one that was there first is the first."""
         until_now = served(self.store, model.environment, model.name, BEGINNING, window.end)
-        first = until_now.group_by("version").agg(pl.col("first_seen").min()).sort("first_seen", "version")
-        return str(first.filter(pl.col("version").is_in(versions))["version"][0])
+        seen = until_now.group_by("version").agg(pl.col("first_seen").min(), pl.col("last_seen").max())
+        lately = seen.filter(pl.col("last_seen") >= since).sort("first_seen", "version")
+        return lately["version"].to_list()
