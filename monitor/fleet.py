@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from monitor.folding import span
+from monitor.folding import Hours, span
 from monitor.registry import Model
 from monitor.store import Store
 
@@ -72,10 +72,10 @@ def served(store: Store, environment: str, model: str, start: datetime, end: dat
     return store.query("served", environment=environment, model=model, **hours.parameters)
 
 
-def served_by_hour(store: Store, environment: str, model: str, start: datetime, end: datetime) -> pl.DataFrame:
+def served_by_hour(store: Store, known: Hours, start: datetime, end: datetime) -> pl.DataFrame:
     """A row per hour, version and server: rows, and the first and the last minute."""
-    hours = span(store, environment, model, start, end)
-    return store.query("served_hours", environment=environment, model=model, **hours.parameters)
+    asked = {"environment": known.environment, "model": known.model}
+    return store.query("served_hours", **asked, **known.span(start, end).parameters)
 
 
 class ServedTraffic:

@@ -9,9 +9,11 @@ the hour begins with the sealed one and leaves them out, even if they come again
 
 from __future__ import annotations
 
+import functools
 import secrets
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -123,29 +125,84 @@ class Span:
         return max(self.start, rest[0]), min(self.end, rest[-1] + HOUR)
 
 
+@dataclass(frozen=True)
+class Hours:
+    """The hours of a model with profiles in a span of time, as they were at one moment.
+
+    A window's queries may share it: what is written to those hours later is late, and sums stay for an hour after
+    others took their place.
+
+    table
+        A row per hour: how often it was written to, its sum (``generation``, 0 where none holds) and when that was
+        made, the sealed sum that it begins with (``base``) and all its sealed sums (``seals``).
+    """
+
+    environment: str
+    model: str
+    table: pl.DataFrame
+
+    def marks(self, start: datetime, end: datetime) -> int:
+        """How often the hours that a span touches were written to."""
+        return int(self._touched(start, end)["marks"].sum())
+
+    def stale(self, start: datetime, end: datetime) -> pl.DataFrame:
+        """The whole hours of a span whose sums do not hold."""
+        return self._within(start, end).filter(pl.col("generation") == 0)
+
+    def span(self, start: datetime, end: datetime) -> Span:
+        """From where the profiles of a span of time are read."""
+        touched, whole = self._touched(start, end), self._within(start, end)
+        held = whole.filter(pl.col("generation") > 0)
+        hours, generations, known = held["hour"].to_list(), held["generation"].to_list(), touched["hour"].to_list()
+        if held.height == touched.height:
+            return Span(start, end, hours, generations, known)
+        sealed = touched.filter((pl.col("base") > 0) & ~pl.col("hour").is_in(hours))
+        based = sealed.filter(pl.col("hour").is_in(whole["hour"].to_list()))
+        cut = sealed.filter(~pl.col("hour").is_in(based["hour"].to_list()))["hour"].to_list()
+        return Span(start, end, hours, generations, known, based["base"].to_list(), _all(based["seals"]), cut)
+
+    def _touched(self, start: datetime, end: datetime) -> pl.DataFrame:
+        first = bisect_right(self._starts, start - HOUR)
+        return self.table[first : bisect_left(self._starts, end)]
+
+    def _within(self, start: datetime, end: datetime) -> pl.DataFrame:
+        """The hours that lie in a span as a whole."""
+        first = bisect_left(self._starts, start)
+        return self.table[first : bisect_right(self._starts, end - HOUR)]
+
+    @functools.cached_property
+    def _starts(self) -> list[datetime]:
+        return self.table["hour"].to_list()
+
+
+def read_hours(store: Store, environment: str, model: str, start: datetime, end: datetime) -> Hours:
+    """The hours that a span of time touches."""
+    place = {"environment": environment, "model": model}
+    return Hours(**place, table=store.query("profiled_hours", **place, start=start, end=end))
+
+
 def span(store: Store, environment: str, model: str, start: datetime, end: datetime) -> Span:
     """Which hours of a span of time hold."""
-    asked = {"environment": environment, "model": model}
-    touched = store.query("profiled_hours", **asked, start=start, end=end)
-    whole = _within(touched, start, end)
-    held = whole.filter(pl.col("generation") > 0)
-    hours, generations, known = held["hour"].to_list(), held["generation"].to_list(), touched["hour"].to_list()
-    if held.height == touched.height:
-        return Span(start, end, hours, generations, known)
-    others = touched.join(held, on="hour", how="anti")
-    sealed = store.query("sealed_hours", **asked, start=start, end=end).join(others, on="hour", how="semi")
-    based = _within(sealed, start, end)
-    cut = sealed.join(based, on="hour", how="anti")["hour"].to_list()
-    return Span(start, end, hours, generations, known, based["base"].to_list(), _all(based["seals"]), cut)
+    return read_hours(store, environment, model, start, end).span(start, end)
 
 
 def fold(store: Store, environment: str, model: str, start: datetime, end: datetime, now: datetime) -> int:
     """Make the whole hours of a span of time that do not hold. Gives how many."""
-    touched = store.query("profiled_hours", environment=environment, model=model, start=start, end=end)
-    stale = _within(touched, start, end).filter(pl.col("generation") == 0)
-    for some in stale.iter_slices(HOURS_AT_ONCE):
-        _fold(store, environment, model, some, now)
-    return stale.height
+    hours = read_hours(store, environment, model, start, end)
+    add_up(store, hours, start, end, now)
+    return hours.stale(start, end).height
+
+
+def add_up(store: Store, hours: Hours, start: datetime, end: datetime, now: datetime) -> Hours:
+    """Make the whole hours of a span of time that do not hold. Gives the hours with these sums.
+
+    What was written to them since they were read is in the sums, or late.
+    """
+    stale = hours.stale(start, end)
+    if stale.is_empty():
+        return hours
+    made = pl.concat([_fold(store, hours, some, now) for some in stale.iter_slices(HOURS_AT_ONCE)])
+    return replace(hours, table=hours.table.update(made, on="hour"))
 
 
 def seal(
@@ -229,27 +286,22 @@ def count_hours(profiles: pl.DataFrame, predictions: pl.DataFrame, features: pl.
     return every.with_columns(pl.col("prediction_rows", "feature_rows").fill_null(0)).collect()
 
 
-def _within(hours: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
-    """The hours that lie in a span as a whole."""
-    return hours.filter((pl.col("hour") >= start) & (pl.col("hour") <= end - HOUR))
-
-
 def _all(lists: pl.Series) -> list[int]:
     return [number for some in lists.to_list() for number in some]
 
 
-def _fold(store: Store, environment: str, model: str, hours: pl.DataFrame, now: datetime) -> None:
+def _fold(store: Store, of: Hours, hours: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """The marks were counted before the batches are read: what comes in between is in the sum, or makes it stale."""
-    place = {"environment": environment, "model": model}
+    place = {"environment": of.environment, "model": of.model}
     asked = {"start": hours["hour"][0], "end": hours["hour"][-1] + HOUR}
     numbers = [int(hour.timestamp()) for hour in hours["hour"]]
-    based = store.query("sealed_hours", **place, **asked).join(hours, on="hour", how="semi")
-    begin_with = {"bases": based["base"].to_list(), "seals": _all(based["seals"])}
+    begin_with = {"bases": [base for base in hours["base"] if base], "seals": _all(hours["seals"])}
     sums = store.query("hour_profiles", **place, **asked, **begin_with, hours=numbers).drop("filled")
     generations = pl.Series("generation", [_new_generation(now) for _ in numbers], pl.UInt64)
     named = hours.select("hour", "marks", generations, **{name: pl.lit(value) for name, value in place.items()})
     store.insert("profile_hours", sums.join(named.drop("marks"), on="hour"))
     store.insert("profile_folds", named.with_columns(folded=pl.lit(now)))
+    return named.select("hour", "generation")
 
 
 def _hours_read_twice(batches: pl.DataFrame, twice: Sequence[Offsets]) -> set[datetime]:
@@ -285,7 +337,7 @@ def _seal(
     asked = {"start": hours[0], "end": hours[-1] + HOUR}
     known = store.query("profiled_hours", **place, **asked).filter(pl.col("hour").is_in(list(hours)))
     held = known.filter((pl.col("generation") > 0) & (pl.col("folded") <= still_since))
-    sealed = store.query("sealed_hours", **place, **asked).join(held, on="hour", how="semi")
+    sealed = held.filter(pl.col("base") > 0)
     bases = dict(sealed.select("hour", "base").iter_rows())
     numbers = [int(hour.timestamp()) for hour in held["hour"]]
     batches = store.query("batches_to_seal", **place, **asked, hours=numbers, seals=_all(sealed["seals"]))

@@ -18,7 +18,7 @@ from alerts.ledger import LATE_CLAIMS
 from detectors.finding import Window
 from monitor.config import ModelSpec
 from monitor.registry import Model
-from monitor.store import Parameter, Store
+from monitor.store import Store
 from monitor.windows import Traffic, floor
 
 Kind = Literal["traffic", "labels"]
@@ -85,19 +85,15 @@ class LateWindows:
         return [each for each in late if (each.judged.window, each.judged.kind) in ripe]
 
 
-def count_marks(store: Store, window: Window, labels_until: datetime | None = None) -> int:
-    """How often the hours of a window were written to, or labels that may count in it. Asked before they are read.
+def count_marks(store: Store, window: Window, labels_until: datetime) -> int:
+    """How often the hours of a window were written to, and labels that may count in it. Asked before they are read.
 
     labels_until
-        When the labels of its last predictions are due, where they count.
+        When the labels of its last predictions are due.
     """
-    place: dict[str, Parameter] = {"environment": window.environment, "model": window.model, "start": window.start}
-    marks = int(store.query("window_marks", **place, end=window.end)["marks"][0])
-    return (
-        marks
-        if labels_until is None
-        else marks + int(store.query("label_marks", **place, end=labels_until)["marks"][0])
-    )
+    place = {"environment": window.environment, "model": window.model}
+    span = {"start": window.start, "end": window.end, "labels_until": labels_until}
+    return int(store.query("window_marks", **place, **span)["marks"][0])
 
 
 def mark_labels(store: Store, labels: pl.DataFrame) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from monitor.fleet import announced, served_by_hour
+from monitor.folding import Hours
 from monitor.registry import Model
 from monitor.store import Store
 from monitor.windows import floor
@@ -33,6 +34,10 @@ class Past:
     hours: pl.DataFrame
     releases: pl.DataFrame
 
+    def servers_since(self, at: datetime) -> set[str]:
+        """The servers that served in some minute since a time."""
+        return set(self.hours.filter(pl.col("last_seen") >= at)["server"].to_list())
+
     def rows_before(self, at: datetime) -> int:
         """Rows in the whole hours before a time."""
         return int(self.hours.filter(pl.col("hour") < floor(at, HOUR))["rows"].sum())
@@ -55,9 +60,13 @@ class Past:
         return None
 
 
-def read_past(store: Store, model: Model, end: datetime) -> Past:
-    """What is known of the two weeks before a time."""
-    hours = served_by_hour(store, model.environment, model.name, floor(end - PAST, HOUR), end)
+def read_past(store: Store, model: Model, end: datetime, known: Hours) -> Past:
+    """What is known of the two weeks before a time.
+
+    known
+        The hours of a span that holds those weeks.
+    """
+    hours = served_by_hour(store, known, floor(end - PAST, HOUR), end)
     releases = store.query("releases", environment=model.environment, model=model.name, until=end)
     return Past(end, hours, releases)
 

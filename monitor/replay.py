@@ -25,7 +25,7 @@ from monitor.config import ModelSpec, Monitor
 from monitor.durations import format_duration
 from monitor.findings import findings_between
 from monitor.fleet import served_by_hour
-from monitor.folding import HOUR, GoneError
+from monitor.folding import HOUR, GoneError, read_hours
 from monitor.judge import Judge
 from monitor.late import Kind
 from monitor.registry import Model
@@ -149,7 +149,8 @@ class _Past:
         self.end = max(self.start, min(self.end, self.now))
         self.start = min(max(self.start, min(known, default=self.end)), self.end)
         hours = whole_hours(self.start - LONGEST_LOOK, self.end)
-        self.traffic = HourlyTraffic(served_by_hour(self.store, self.model.environment, self.model.name, *hours))
+        named = (self.model.environment, self.model.name)
+        self.traffic = HourlyTraffic(served_by_hour(self.store, read_hours(self.store, *named, *hours), *hours))
 
     def windows(self, kind: Kind, length: timedelta, *, anew: bool) -> Iterator[JudgedWindow]:
         """The windows of a length, oldest first. ``anew``: none is taken as it was measured."""

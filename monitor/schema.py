@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from detectors.drift import SHARE_TOLERANCE
 from detectors.finding import Finding, Status, Subject, Window
 from detectors.layout import FeatureCells
-from detectors.schema import broken, broken_finding, undeclared_finding, where
+from detectors.schema import OUTPUT_MARK, broken, broken_finding, undeclared_finding, where
 from monitor.columns import PredictionColumns
 from monitor.fleet import SIDE_BY_SIDE
+from monitor.folding import Hours
 from monitor.past import Past, listed
 from monitor.registry import Model
 from monitor.store import Store
@@ -62,8 +63,14 @@ def undeclared_keys(model: Model, columns: PredictionColumns) -> pl.DataFrame:
     )
 
 
-def schema_findings(store: Store, model: Model, window: Window, traffic: Traffic, past: Past) -> Iterator[Finding]:
-    """Detector ``schema``: a finding for each change, and one without severity for each place that was looked at."""
+def schema_findings(
+    store: Store, model: Model, window: Window, traffic: Traffic, past: Past, known: Hours
+) -> Iterator[Finding]:
+    """Detector ``schema``: a finding for each change, and one without severity for each place that was looked at.
+
+    known
+        The hours of a span that holds the window and the day before.
+    """
     servers: dict[str, list[str]] = {}
     for version, server in traffic.places():
         servers.setdefault(version, []).append(server)
@@ -81,7 +88,7 @@ def schema_findings(store: Store, model: Model, window: Window, traffic: Traffic
         versions.append((version, enough))
     yield from _without_cells(model, window, traffic)
     yield from _undeclared(store, model, window, traffic, past, dict(versions))
-    yield from _broken(store, model, window, traffic, dict(versions))
+    yield from _broken(store, model, window, traffic, known, dict(versions))
     yield from _renamed(window, traffic, past)
 
 
@@ -116,7 +123,7 @@ def _undeclared(
 
 
 def _broken(
-    store: Store, model: Model, window: Window, traffic: Traffic, versions: dict[str, list[str]]
+    store: Store, model: Model, window: Window, traffic: Traffic, known: Hours, versions: dict[str, list[str]]
 ) -> Iterator[Finding]:
     """Features that vanished or are of another kind, against the reference, or else the day before."""
     layout = model.layout
@@ -126,7 +133,7 @@ def _broken(
     for version, servers in versions.items():
         counts = {s: traffic.counts(version=version, server=s) for s in ("", *servers)}
         reference = model.references.get(version) or model.references.get("")
-        for cells in layout.features:
+        for cells in (cells for cells in layout.features if not cells.name.startswith(OUTPUT_MARK)):
             span = layout.spans[cells.name]
             here = {server: of_place[span] for server, of_place in counts.items()}
             baseline, name = (reference.counts[span], f"reference:{reference.name}") if reference else (None, "")
@@ -134,7 +141,7 @@ def _broken(
                 if not any(_odd(cells, of_place) for of_place in here.values()):
                     continue
                 if before is None:  # rarely needed, and as dear as reading a day
-                    before = read_traffic(store, model, window.start - DAY, window.start).counts()
+                    before = read_traffic(store, model, window.start - DAY, window.start, known).counts()
                 baseline, name = before[span], "day before"
                 if baseline.sum() < model.spec.minimum_rows:
                     continue

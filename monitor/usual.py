@@ -16,10 +16,10 @@ from detectors.calibration import LEAST_SPAN, Past, Usual, kept
 from detectors.finding import Finding, Subject, Window
 from detectors.layout import Layout
 from detectors.seasons import SLOTS, SPAN, BySlot, expectation
-from monitor.folding import HOUR, span
+from monitor.folding import HOUR, Hours, Span, read_hours
 from monitor.registry import Model
 from monitor.store import Store
-from monitor.windows import combined, floor, is_due
+from monitor.windows import combined, floor, is_due, vectors
 
 LEAST_COVERED = 0.9
 """Share of a window's rows whose hours must have a past, for the past to be what it is held against."""
@@ -182,20 +182,27 @@ def read_usual_scores(store: Store, model: Model, window: Window, learned: Learn
     )
 
 
-def read_expected(store: Store, model: Model, window: Window, version: str = "") -> Expected | None:
+def read_expected(
+    store: Store, model: Model, window: Window, version: str = "", known: Hours | None = None
+) -> Expected | None:
     """What the hours of a window hold by the weeks before; None where those are too short, or not by whole hours.
 
     version
         Only its traffic; empty for that of all.
+    known
+        The hours of a span that holds the window and those weeks; they are read where that was not done yet.
     """
     layout = model.layout
     if layout is None or window.start != _hour(window.start) or window.end != _hour(window.end):
         return None
-    before = _read(store, model, layout, window.start - SPAN, window.start, version)
-    if before is None or window.start - before.since < LEAST_SPAN:
+    since = window.start - SPAN
+    held = (known or read_hours(store, model.environment, model.name, since, window.end)).span(since, window.end)
+    if not held.known or window.start - held.known[0] < LEAST_SPAN:
         return None
-    now = _read(store, model, layout, window.start, window.end, version)
-    if now is None or "" not in now.segments or "" not in before.segments:
+    before, now = _read(store, model, layout, window, version, held)
+    if before is None or now is None or window.start - before.since < LEAST_SPAN:
+        return None
+    if "" not in now.segments or "" not in before.segments:
         return None
     found: dict[str, NDArray[np.float64]] = {}
     exposures: dict[tuple[str, str], float] = {}
@@ -217,34 +224,41 @@ class _Slots:
     since: datetime
 
 
-def _read(store: Store, model: Model, layout: Layout, start: datetime, end: datetime, version: str) -> _Slots | None:
-    held = span(store, model.environment, model.name, start, end)
+def _read(
+    store: Store, model: Model, layout: Layout, window: Window, version: str, held: Span
+) -> tuple[_Slots | None, _Slots | None]:
+    """The weeks before a window, and the window; None for what holds nothing."""
     rows = store.query(
         "slot_profiles",
         environment=model.environment,
         model=model.name,
         version=version,
         layout_id=layout.id,
+        window_start=window.start,
         timezone=model.spec.timezone,
         holidays=[(day - EPOCH).days for day in model.spec.holidays],
         **held.parameters,
     )
-    if rows.is_empty():
+    sides = rows.partition_by("in_window", as_dict=True, maintain_order=True)
+    return _slots(sides.get((0,)), layout), _slots(sides.get((1,)), layout)
+
+
+def _slots(rows: pl.DataFrame | None, layout: Layout) -> _Slots | None:
+    if rows is None:
         return None
-    first = min(int(hours.min()) for hours in rows["hours"])
-    return _Slots(dict(_by_slot(rows, layout)), datetime.fromtimestamp(first, UTC))
+    first = datetime.fromtimestamp(rows["hours"].list.min().min(), UTC)  # type: ignore[arg-type]  # they are numbers
+    return _Slots(dict(_by_slot(rows, layout)), first)
 
 
 def _by_slot(rows: pl.DataFrame, layout: Layout) -> Iterator[tuple[str, BySlot]]:
     for (segment,), of_segment in rows.partition_by("segment", as_dict=True, maintain_order=True).items():
         counts, hours = np.zeros((SLOTS, layout.size)), np.zeros(SLOTS)
-        for (slot,), some in of_segment.partition_by("slot", as_dict=True).items():
-            matrix = np.zeros((some.height, layout.size), np.int64)
-            for row, (cells, filled) in enumerate(some.select("filled_cells", "filled_counts").iter_rows()):
-                matrix[row, cells] = filled
-            at = int(slot)
-            counts[at] = combined(matrix, some["weight"].to_numpy(), some["rows"].to_numpy().astype(np.float64))
-            hours[at] = some["hours"].explode().n_unique()
+        matrix, slots, hours_of = vectors(of_segment, layout.size), of_segment["slot"].to_numpy(), of_segment["hours"]
+        weights, numbers = of_segment["weight"].to_numpy(), of_segment["rows"].to_numpy().astype(np.float64)
+        for at in np.unique(slots):
+            here = np.flatnonzero(slots == at)
+            counts[at] = combined(matrix[here], weights[here], numbers[here])
+            hours[at] = len(set().union(*(hours_of[int(row)].to_list() for row in here)))
         yield str(segment), BySlot(counts, hours)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from detectors.finding import Window, step
-from monitor.folding import HOUR, GoneError, span
+from monitor.folding import HOUR, GoneError, Hours, read_hours
 from monitor.registry import Model
 from monitor.store import Store
 
@@ -79,6 +79,7 @@ class Traffic:
 
     table: pl.DataFrame
     matrix: NDArray[np.int64]
+    _columns: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.table.height
@@ -89,13 +90,13 @@ class Traffic:
 
     def rows_of_all(self) -> int:
         """How many events were received, in all roles."""
-        return int(self.table.filter(pl.col("segment") == "")["rows"].sum())
+        return int(self._column("rows")[self._column("segment") == ""].sum())
 
     def failures(self, **where: str) -> tuple[float, float]:
         """How many requests failed, of how many: raw where all rows have one weight, else of the effective number."""
         mask = self._mask(**where)
         weights, rows = self._weights(mask)
-        failed = self.table["failures"].to_numpy()[mask].astype(np.float64)
+        failed = self._column("failures")[mask].astype(np.float64)
         if len(np.unique(weights)) <= 1:
             return float(failed.sum()), float(rows.sum())
         effective = (weights * rows).sum() ** 2 / (weights**2 * rows).sum()
@@ -103,7 +104,7 @@ class Traffic:
 
     def undeclared_keys(self, **where: str) -> int:
         """How many feature keys came that nobody declared."""
-        return int(self.table["undeclared_keys"].to_numpy()[self._mask(**where)].sum())
+        return int(self._column("undeclared_keys")[self._mask(**where)].sum())
 
     def unplaced(self) -> int:
         """How many events have no cells of the layout."""
@@ -131,19 +132,20 @@ class Traffic:
 
     def places(self) -> list[tuple[str, str]]:
         """The versions and servers with live traffic."""
-        live = self.table.filter((pl.col("role") == "live") & (pl.col("segment") == "") & (pl.col("rows") > 0))
-        return sorted(set(live.select("version", "server").iter_rows()))
+        live = self._mask() & (self._column("rows") > 0)
+        return sorted(set(zip(self._column("version")[live], self._column("server")[live], strict=True)))
 
     def _weights(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        table = self.table
-        return table["weight"].to_numpy()[mask], table["rows"].to_numpy()[mask].astype(np.float64)
+        return self._column("weight")[mask], self._column("rows")[mask].astype(np.float64)
 
     def segments(self, **where: str) -> list[str]:
         """The segments with live traffic, such as ``plan=vip``."""
-        rows = self.table.filter((pl.col("role") == "live") & (pl.col("segment") != "") & (pl.col("rows") > 0))
-        return sorted(
-            {r["segment"] for r in rows.iter_rows(named=True) if all(r[k] == v for k, v in where.items() if v)}
-        )
+        segments = self._column("segment")
+        found = (segments != "") & (self._column("role") == "live") & (self._column("rows") > 0)
+        for name, value in where.items():
+            if value:
+                found &= self._column(name) == value
+        return sorted(set(segments[found]))
 
     def _mask(
         self,
@@ -153,20 +155,28 @@ class Traffic:
         role: str = "live",
         without: Collection[str] = (),
     ) -> NDArray[np.bool_]:
-        chosen = (pl.col("segment") == segment) & (pl.col("role") == role)
+        chosen: NDArray[np.bool_] = (self._column("segment") == segment) & (self._column("role") == role)
         if version:
-            chosen &= pl.col("version") == version
+            chosen &= self._column("version") == version
         if server:
-            chosen &= pl.col("server") == server
+            chosen &= self._column("server") == server
         if without:
-            chosen &= ~_all_of(without)
-        return self.table.select(chosen).to_series().to_numpy()
+            chosen &= ~self._all_of(without)
+        return chosen
 
+    def _all_of(self, places: Collection[str]) -> NDArray[np.bool_]:
+        """Rows of any of the servers, of any of the versions; of the versions on the servers where both are named."""
+        chosen = np.ones(len(self), np.bool_)
+        for kind in PARTS:
+            names = [p.removeprefix(f"{kind}=") for p in places if p.startswith(f"{kind}=")]
+            if names:
+                chosen &= np.isin(self._column(kind), names)
+        return chosen
 
-def _all_of(places: Collection[str]) -> pl.Expr:
-    """Rows of any of the servers, of any of the versions; of the versions on the servers where both are named."""
-    named = {kind: [p.removeprefix(f"{kind}=") for p in places if p.startswith(f"{kind}=")] for kind in PARTS}
-    return pl.all_horizontal(pl.col(kind).is_in(names) for kind, names in named.items() if names)
+    def _column(self, name: str) -> NDArray[Any]:
+        if name not in self._columns:
+            self._columns[name] = self.table[name].to_numpy()
+        return self._columns[name]
 
 
 def combined(
@@ -189,20 +199,23 @@ def combined(
     return np.asarray((signs * weights) @ matrix * (effective / total if total else 0.0))
 
 
-def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> Traffic:
+def read_traffic(store: Store, model: Model, start: datetime, end: datetime, known: Hours | None = None) -> Traffic:
     """The traffic of a window, from the profiles of all events.
+
+    known
+        The hours of a span that holds the window; they are read where that was not done yet.
 
     Raises GoneError where only whole hours of it are left, or less.
     """
     layout = model.layout
     place = (store, model.environment, model.name, start, end)
-    hours = span(*place)
+    hours = (known or read_hours(*place)).span(start, end)
     if hours.cut:
         raise GoneError(
             f"model {model.name!r}: of {hours.cut[0]:%Y-%m-%dT%H:%MZ} only the whole hour is kept; "
             "name times that are on the hour"
         )
-    _refuse_removed(*place)
+    refuse_removed(*place)
     table = store.query(
         "window_profiles",
         environment=model.environment,
@@ -210,14 +223,24 @@ def read_traffic(store: Store, model: Model, start: datetime, end: datetime) -> 
         layout_id=layout.id if layout else "",
         **hours.parameters,
     )
-    matrix = np.zeros((table.height, layout.size if layout else 0), np.int64)
-    if layout:
-        for row, (cells, counts) in enumerate(table.select("filled_cells", "filled_counts").iter_rows()):
-            matrix[row, cells] = counts
+    matrix = vectors(table, layout.size) if layout else np.zeros((table.height, 0), np.int64)
     return Traffic(table.drop("filled", "filled_cells", "filled_counts"), matrix)
 
 
-def _refuse_removed(store: Store, environment: str, model: str, start: datetime, end: datetime) -> None:
+def vectors(table: pl.DataFrame, size: int) -> NDArray[np.int64]:
+    """A count vector of each row, of its ``filled_cells`` and ``filled_counts``.
+
+    >>> vectors(pl.DataFrame({"filled_cells": [[0, 2], []], "filled_counts": [[5, 6], []]}), 3).tolist()
+    [[5, 0, 6], [0, 0, 0]]
+    """
+    matrix = np.zeros((table.height, size), np.int64)
+    rows = np.repeat(np.arange(table.height), table["filled_cells"].list.len().to_numpy())
+    cells, counts = (table[name].explode().drop_nulls().to_numpy() for name in ("filled_cells", "filled_counts"))
+    matrix[rows, cells] = counts
+    return matrix
+
+
+def refuse_removed(store: Store, environment: str, model: str, start: datetime, end: datetime) -> None:
     """Raise GoneError where the profiles of a span, or a part of them, were removed."""
     until = dict(store.query("removed_until", environment=environment, model=model).iter_rows()).get("hours")
     if until is not None and start < until:

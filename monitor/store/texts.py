@@ -10,11 +10,13 @@ import polars as pl
 
 def with_texts(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with text in place of bytes, also inside lists and structs. What is not UTF-8 is replaced by U+FFFD."""
-    return frame.with_columns(_texts(column) for column in frame)
+    return pl.DataFrame([_texts(column) for column in frame])
 
 
 def _texts(column: pl.Series) -> pl.Series:
     dtype = with_leaves(column.dtype, {pl.Binary: pl.String()})
+    if dtype == column.dtype:
+        return column
     try:
         return column.cast(dtype)
     except pl.exceptions.PolarsError:

@@ -133,6 +133,8 @@ def parameters(service: Service) -> dict[str, Any]:
         "seconds": 3_600,
         "phase": 0,
         "contrasts_since": NOON - DAY,
+        "window_start": NOON,
+        "labels_until": NOON + DAY,
         "timezone": "Europe/Berlin",
         "holidays": [20_513],
         "version": "",

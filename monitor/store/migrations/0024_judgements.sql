@@ -17,3 +17,4 @@ CREATE TABLE IF NOT EXISTS judgements
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(end)
 ORDER BY (environment, model, kind, end, start)
+SETTINGS min_parts_to_merge_at_once = 10

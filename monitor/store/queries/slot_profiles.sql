@@ -1,8 +1,9 @@
 -- The live traffic of a span, added up by hours that are alike (0 to 23 on weekdays, 24 to 47 on weekends and holidays, by
--- the clock of a time zone) and by segment and sampling weight: of some generations of whole hours, and of the batches whose
+-- the clock of a time zone), by segment and sampling weight, and by whether they are of the window at its end: of some generations of whole hours, and of the batches whose
 -- minute is in the span and not in those hours, nor in sums of theirs.
 SELECT
     toUInt8(toHour(there) + 24 * (toDayOfWeek(there) >= 6 OR toUInt64(toUInt16(toDate(there))) IN {holidays:Array(UInt64)})) AS slot,
+    hour >= {window_start:DateTime64(3, 'UTC')} AS in_window,
     segment,
     weight,
     sum(n) AS rows,
@@ -39,5 +40,5 @@ FROM
                 AND generation IN {seals:Array(UInt64)}
         )
 )
-GROUP BY slot, segment, weight
-ORDER BY slot, segment, weight
+GROUP BY slot, in_window, segment, weight
+ORDER BY slot, in_window, segment, weight
