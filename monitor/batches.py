@@ -191,7 +191,7 @@ class Buffer:
                 self.place, self.position, self.pending, whole, again=True, log=self.pending_log, amended=self.amended
             )
         # Before it is known that there are enough, they are not looked at one by one, as this is asked at every poll.
-        if not self.messages or not (self._closes(limits) or now - self.since >= limits.seconds):
+        if not self.messages or not (self.closes(limits) or now - self.since >= limits.seconds):
             return None
         rows = size = 0
         chosen: list[Message] = []
@@ -203,7 +203,8 @@ class Buffer:
             chosen.append(message)
         return Batch(self.place, self.position, chosen[-1].offset, chosen)
 
-    def _closes(self, limits: Limits) -> bool:
+    def closes(self, limits: Limits) -> bool:
+        """Whether there is enough for a batch as large as may be."""
         return self.rows >= limits.rows or self.size >= limits.size
 
     def drop(self, batch: Batch, now: float) -> None:

@@ -31,8 +31,8 @@ from monitor.sources import Mark, Place, Source, SourceError
 PROGRESS_SECONDS = 5.0
 STALL_SECONDS = 15.0
 """A partition that has messages and gives none for so long: the client has lost its way, and is made anew."""
-MOST_BATCHES_HELD = 8
-"""So many batches' bytes may wait in memory, over all partitions."""
+MOST_BATCHES_HELD = 2
+"""When so many batches' bytes are in memory, over all partitions, only the partition whose turn is next is read on."""
 NOTHING_YET = datetime.fromtimestamp(0, UTC)
 IDLE_POLL_SECONDS = 0.2
 BUSY_POLL_SECONDS = 0.02
@@ -342,13 +342,14 @@ class Intake:
 
     def _hold_back(self) -> None:
         """Read no more of what piles up, in one partition or in all."""
-        all_full = sum(b.size for b in self._buffers.values()) >= MOST_BATCHES_HELD * self._limits.size
+        much = sum(b.size for b in self._buffers.values()) >= MOST_BATCHES_HELD * self._limits.size
         now = self._monotonic()
+        turn = next((place for place in self._buffers if self._stopped.get(place, now) <= now), None)
         for place, buffer in self._buffers.items():
-            rests = self._stopped.get(place, now) > now
-            if rests:
-                self._read_at[place] = now
-            if rests or buffer.is_full(self._limits) or (all_full and not buffer.is_short):
+            # However many partitions share the memory, the next batch becomes as large as it may.
+            waits = much and not buffer.is_short and (place != turn or buffer.closes(self._limits))
+            if waits or self._stopped.get(place, now) > now or buffer.is_full(self._limits):
+                self._read_at[place] = now  # it has no chance to give any
                 self._source.pause(place)
             else:
                 self._source.resume(place)
@@ -370,7 +371,7 @@ class Intake:
         progress = []
         for place, end in ends.items():
             buffer = self._buffers[place]
-            if read_to[place] < end and not buffer.is_full(self._limits) and self._stalled(place):
+            if read_to[place] < end and self._stalled(place):
                 raise SourceError(f"{place} gives no messages although it has some")
             until = buffer.look(read_to[place], end, at)
             self._tell_lag(place, max(0, end - buffer.position), until)

@@ -32,7 +32,8 @@ SETTINGS: Mapping[str, object] = {
     "isolation_level": "read_committed",
     "allow_auto_create_topics": False,
     "max_poll_records": 20_000,
-    "max_partition_fetch_bytes": 8 * 1024 * 1024,
+    "max_partition_fetch_bytes": 1024 * 1024,  # what is fetched is held up to four times until it is messages
+    "fetch_max_bytes": 8 * 1024 * 1024,
     "session_timeout_ms": 10_000,
     "heartbeat_interval_ms": 3_000,
     "reconnect_backoff_max_ms": 2_000,
