@@ -407,6 +407,32 @@ def test_what_waits_in_memory_is_bounded_over_all_partitions() -> None:
     assert Counter(shelf.rows.values()) == everything(log)
 
 
+def test_when_memory_is_short_the_next_batch_still_becomes_a_whole_one() -> None:
+    log, shelf = FakeLog(40), Shelf()
+    for place in log.messages:
+        for _ in range(20):
+            log.append(place, b"x" * 100)
+    reader = Reader(log, shelf, Limits(rows=10_000, size=1_000, seconds=100.0))
+    for _ in range(30):
+        reader.step()
+    reader.worker.run()
+    assert set(shelf.profiles.values()) == {10}
+
+
+def test_a_partition_that_waits_for_its_turn_is_not_taken_for_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
+    log, shelf = FakeLog(3), Shelf()
+    for place in log.messages:
+        for _ in range(30):
+            log.append(place, b"x" * 100)
+    reader = Reader(log, shelf, Limits(rows=10_000, size=1_000, seconds=0.0))
+    for minute in range(10):
+        reader.intake._monotonic = lambda minute=minute: minute * 60.0  # type: ignore[misc]  # noqa: SLF001 - time passes
+        reader.step()
+    reader.drain(log)
+    assert Counter(shelf.rows.values()) == everything(log)
+
+
 def test_a_client_that_has_lost_its_way_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monitor.intake.PROGRESS_SECONDS", 0.0)
     log, shelf = filled(), Shelf()
