@@ -8,6 +8,7 @@ import fcntl
 import mmap
 import os
 import queue
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -29,19 +30,19 @@ SETTINGS = (
     "compile_expressions = 0, compile_aggregate_expressions = 0, compile_sort_description = 0"
 )
 """Most questions are about few rows, for which compiling their parts to machine code does not pay."""
+UNCHANGED_PROGRAM = re.compile(r"^(\w+)-(\w+) r-.p .*/_chdb\S*\n(?:(?!\w+-).*\n)*?Anonymous: +0 kB$", re.MULTILINE)
+"""Parts of memory (first address and end) that hold what is in the engine's file, and nothing that was written."""
 
 
-def give_program_back(library: str) -> None:
-    """Take the pages of a library's program out of this process's memory. Those that are needed again come back.
+def give_program_back() -> None:
+    """Take the pages of the engine's program out of this process's memory; those that are needed again come back.
 
-    To load and start the engine, twice as much of it is read as is used ever after.
+    To load and start it, far more of them are read than are used ever after.
     """
     system = ctypes.CDLL(None)
-    for mapping in Path("/proc/self/maps").read_text().splitlines():
-        span, rights, *_, file = mapping.split(maxsplit=5)
-        if rights == "r-xp" and library in file:
-            first, end = (int(address, 16) for address in span.split("-"))
-            system.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
+    for first, end in UNCHANGED_PROGRAM.findall(Path("/proc/self/smaps").read_text()):
+        start = int(first, 16)
+        system.madvise(ctypes.c_void_p(start), ctypes.c_size_t(int(end, 16) - start), mmap.MADV_DONTNEED)
 
 
 class EmbeddedStore:
@@ -62,7 +63,7 @@ class EmbeddedStore:
         self._path = str(folder / "clickhouse")
         self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
         with self._handle():
-            give_program_back("_chdb")
+            give_program_back()
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Write the rows through an anonymous file: unlike the engine's streaming insert, that reports every error."""
