@@ -33,7 +33,7 @@ SETTINGS: Mapping[str, object] = {
     "allow_auto_create_topics": False,
     "max_poll_records": 20_000,
     "max_partition_fetch_bytes": 1024 * 1024,  # the client holds so much of every partition that is not read on
-    "fetch_max_bytes": 16 * 1024 * 1024,
+    "fetch_max_bytes": 8 * 1024 * 1024,
     "session_timeout_ms": 10_000,
     "heartbeat_interval_ms": 3_000,
     "reconnect_backoff_max_ms": 2_000,

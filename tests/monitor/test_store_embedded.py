@@ -35,6 +35,21 @@ def test_data_outlives_the_process_that_wrote_it(tmp_path: Path) -> None:
         assert store.query("first_layouts").rows() == [("e", "m", "{}")]
 
 
+def test_what_of_the_engine_was_needed_only_to_start_it_leaves_memory(tmp_path: Path) -> None:
+    code = """
+import chdb, pathlib, sys
+from monitor.store.embedded import EmbeddedStore
+def of_files():
+    return next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith("RssFile"))
+before = of_files()
+with EmbeddedStore(pathlib.Path(sys.argv[1])) as store:
+    print(before - of_files(), store.select("SELECT 1 AS one").item())
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    given_back, answer = map(int, done.stdout.split())
+    assert (given_back > 50_000, answer) == (True, 1)
+
+
 @pytest.mark.usefixtures("store")
 def test_a_folder_in_use_is_refused_at_once(tmp_path: Path) -> None:
     code = "import sys, pathlib, monitor.store.embedded as e; e.EmbeddedStore(pathlib.Path(sys.argv[1]))"
