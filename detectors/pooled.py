@@ -84,7 +84,7 @@ def holds(values: pl.Series) -> str:
 
 
 def pooled_counts(name: str, baseline: pl.Series, current: pl.Series) -> PooledCounts:
-    """The counts of two columns that hold the same kind of value, or of which one holds nothing.
+    """The counts of two columns that hold the same kind of value, or of which one holds nothing; else as levels.
 
     Neither the cells nor the counts depend on the order of the rows, and the cells do not depend on which table a row
     is in.
@@ -92,7 +92,8 @@ def pooled_counts(name: str, baseline: pl.Series, current: pl.Series) -> PooledC
     >>> pooled_counts("x", pl.Series([1.0, 1.0]), pl.Series([1.0, 2.0, None])).current
     array([0, 1, 1, 0, 0, 1, 0, 0])
     """
-    kind = next((k for k in map(holds, (baseline, current)) if k != NOTHING), NOTHING)
+    kinds = [kind for kind in map(holds, (baseline, current)) if kind != NOTHING]
+    kind = min(kinds, key=lambda kind: kind not in LEVELS, default=NOTHING)
     if kind in LEVELS:
         texts = [Column.of(values.cast(pl.String)) for values in (baseline, current)]
         cells = categorical_cells(name, pl.concat([text.values.alias(name) for text in texts]))
