@@ -29,10 +29,10 @@ class PooledCounts(NamedTuple):
     """One column of two tables."""
 
     cells: FeatureCells
-    baseline: Counts
-    current: Counts
     kind: str
     """What it holds; see ``holds``."""
+    baseline: Counts
+    current: Counts
 
     @property
     def readable(self) -> Mapping[str, str]:
@@ -54,7 +54,7 @@ def _as_times(seconds: Floats, *units: str) -> list[str]:
     """In UTC, in the first of the units that tells them apart."""
     exactly = np.rint(seconds * 1e3).astype(np.int64).astype("datetime64[ms]")
     for unit in units:
-        texts = [text.replace("T", " ") for text in np.datetime_as_string(exactly, unit, casting="unsafe").tolist()]
+        texts = [str(at).replace("T", " ") for at in exactly.astype(f"datetime64[{unit}]")]
         if len({*texts}) == len(texts):
             break
     return texts
@@ -97,14 +97,14 @@ def pooled_counts(name: str, baseline: pl.Series, current: pl.Series) -> PooledC
     if kind in LEVELS:
         texts = [Column.of(values.cast(pl.String)) for values in (baseline, current)]
         cells = categorical_cells(name, pl.concat([text.values.alias(name) for text in texts]))
-        return PooledCounts(cells, *(_counts_by_row(cells, text) for text in texts), kind)
+        return PooledCounts(cells, kind, *(_counts_by_row(cells, text) for text in texts))
     numbers = [_numbers(values) for values in (baseline, current)]
     finite = [column.values.drop_nulls().to_numpy() for column in numbers]
     cells = numeric_cells(name, pl.Series(_edge_values(finite)))
     if cells.points:
-        return PooledCounts(cells, *(_counts_by_row(cells, column) for column in numbers), kind)
+        return PooledCounts(cells, kind, *(_counts_by_row(cells, column) for column in numbers))
     counts = (_counts_by_edge(cells, column, values) for column, values in zip(numbers, finite, strict=True))
-    return PooledCounts(cells, *counts, kind)
+    return PooledCounts(cells, kind, *counts)
 
 
 def _numbers(values: pl.Series) -> Column:
