@@ -68,7 +68,8 @@ def _series(name: str, values: Any, library: str) -> pl.Series:
     """A column; one that has no common type for its values becomes objects, which are not compared."""
     import polars as pl
 
+    values = values.sparse.to_dense() if hasattr(values, "sparse") else values
     try:
         return pl.Series(name, pl.from_pandas(values) if library == "pandas" else pl.from_arrow(values))
-    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError, NotImplementedError):
         return pl.Series(name, list(values), dtype=pl.Object)

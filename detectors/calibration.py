@@ -286,25 +286,32 @@ def _of_a_change_that_stayed(past: Past, grows: Floats) -> Floats:
     change all of it shows in a score, then less from window to window, as far as the reference is still of before. It
     is looked for at every day, and taken off where it says as much of the scores as everything else together; and only
     when the reference has become wholly of after it, so that a change that goes on is not forgiven itself.
+
+    Scores that wander look like it, too, and are usual: so the past must be longer than what a window is held against,
+    and what is left must differ as much from one day to the next as it is large. Both are told by medians and cut
+    scores, as neither one broken day nor the next change is to hide that there was one.
     """
     found = np.zeros_like(past.z)
-    if past.trails is None:
+    a_day = max(round(timedelta(days=1) / past.step), 1)
+    if past.trails is None or len(past.z) <= max(past.trails / past.step, a_day):
         return found
     starts = np.arange(len(past.z)) * (past.step / past.trails)
-    every = max(past.step, timedelta(days=1)) / past.trails
+    every = a_day * (past.step / past.trails)
     changes = np.arange(every - 1, len(past.z) * (past.step / past.trails) - 1 + ALMOST_NONE, every)
-    if not len(changes):
-        return found
     since = starts - changes[:, None]
     shares = np.where(since > -ALMOST_NONE, np.clip(1 - since, 0.0, 1.0), 0.0)
     known = np.isfinite(past.z)
-    z, grown = np.where(known, past.z, 0.0), np.where(known, grows, 0.0)
+    cut = SURPRISE * np.sqrt(np.maximum(_median(past.z**2) / MEDIAN_SQUARE, 1.0))
+    z, grown = np.where(known, np.clip(past.z, -cut, cut), 0.0), np.where(known, grows, 0.0)
     along, own = shares @ (z * grown), shares**2 @ grown**2
     explained = np.where(own > 0, along**2 / np.where(own > 0, own, 1.0), 0.0)
     best, columns = explained.argmax(axis=0), np.arange(z.shape[1])
     much = explained[best, columns] > (z**2).sum(axis=0) / 2
     size = np.where(much, along[best, columns] / np.where(much, own[best, columns], 1.0), 0.0)
-    return np.asarray(shares[best].T * grown * size)
+    found = shares[best].T * grown * size
+    rest = past.z - found
+    wanders = _median((rest[a_day:] - rest[:-a_day]) ** 2) < _median(rest**2)
+    return np.asarray(np.where(wanders, 0.0, found), dtype=np.float64)
 
 
 def _typical(z: Floats, exposure: Floats, grows: Floats) -> Floats:

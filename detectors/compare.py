@@ -6,6 +6,8 @@ chance alone, which is what the p-values assume; there is no split, and the orde
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -65,6 +67,8 @@ def compare_frames(
         _end_to_end([c.current for c in counted]),
         minimum_rows,
     )
+    readable = {c.cells.name: c.readable for c in counted}
+    tested = [_shown(f, readable[f.subject.feature]) for f in tested]
     p_values = {f.subject.feature: f.p_value for f in tested if f.p_value is not None}
     adjusted = dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
     return Report.of([*untested, *tested], adjusted, false_alarms, reference.height, current.height)
@@ -84,6 +88,11 @@ def _problem(name: str, reference: pl.DataFrame, current: pl.DataFrame) -> Findi
     if before != after and NOTHING not in (before, after):
         return _schema(name, f"{before} in the reference, {after} in the current rows")
     return None
+
+
+def _shown(finding: Finding, readable: Mapping[str, str]) -> Finding:
+    cells = tuple(replace(c, cell=readable[c.cell]) for c in finding.contributions)
+    return replace(finding, contributions=cells)
 
 
 def _schema(name: str, message: str) -> Finding:

@@ -80,8 +80,12 @@ def explain(reference: pl.Series, current: pl.Series, test: str = "") -> Explana
             statistic, p_value = _test(test, numeric=numeric)(r, c)
     except ValueError as error:
         raise DrilldownError(f"{test}: {error}") from None
-    if any(value is not None and math.isnan(value) for value in (statistic, p_value)):
-        raise DrilldownError(f"{test}: has no value for these rows; there are too few of them, or they are all alike")
+    except IndexError:  # anderson_ksamp of one row on each side
+        statistic, p_value = math.nan, None
+    if any(value is not None and not math.isfinite(value) for value in (statistic, p_value)):
+        raise DrilldownError(
+            f"{test}: has no finite value for these rows; there are too few of them, or they are all alike"
+        )
     return Explanation(
         test,
         statistic,

@@ -56,7 +56,9 @@ def _in_other_unit(cells: FeatureCells, q: Floats, p: Floats) -> bool:
 def _mapped(cells: FeatureCells, q: Floats, factor: float, offset: float) -> Floats:
     """The baseline's shares of the cells, had every value been multiplied by a positive factor and moved."""
     edges = np.array(cells.edges)
-    below = np.interp((edges - offset) / factor, edges, np.cumsum(q)[:-1], left=0.0, right=1.0)
+    with np.errstate(over="ignore"):  # then it is beyond all edges
+        source = (edges - offset) / factor
+    below = np.interp(source, edges, np.cumsum(q)[:-1], left=0.0, right=1.0)
     return np.diff(below, prepend=0.0, append=1.0)
 
 

@@ -15,6 +15,8 @@ MOST_ALIKE = 0.9
 """Correlation of a day with the one before that is assumed at most."""
 LARGEST_STEP = 3.0
 """Differences from one day to the next are cut to so many of their usual deviations."""
+LARGEST_SCORE = 3.0
+"""What a day's score is cut to: a broken day is no slow drift, and would otherwise be told of as one for weeks."""
 STEPS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
 """Changes that are looked for, in standard deviations of a day's score."""
 
@@ -53,7 +55,8 @@ def evidence(daily: Floats) -> Evidence:
 
     For each step a sum of ``step * z - step**2 / 2`` that begins anew where it is below zero; the evidence is the mean
     of their exponentials. Needs scores that are standard normal, or less than that, whatever the days before were:
-    where a day resembles the one before, divide them by ``persistence`` first.
+    where a day resembles the one before, divide them by ``persistence`` first. Each is cut to ``LARGEST_SCORE``,
+    which only takes evidence away.
     A past that trails by 28 days takes up a slow change in time: one of less than a thirtieth of a day's standard
     deviation a day is not seen. The mean of the evidence of several scores is evidence too.
 
@@ -68,7 +71,7 @@ def evidence(daily: Floats) -> Evidence:
     sums = np.zeros((len(STEPS), daily.shape[1]))
     began = np.zeros(sums.shape, dtype=np.int64)
     log_e, since = np.zeros_like(daily), np.zeros(daily.shape, dtype=np.int64)
-    for day, z in enumerate(daily):
+    for day, z in enumerate(np.clip(daily, -LARGEST_SCORE, LARGEST_SCORE)):
         began = np.where(sums > 0, began, day)
         sums = np.maximum(sums, 0.0) + np.where(np.isfinite(z), steps * z - steps**2 / 2, 0.0)
         best = sums.argmax(axis=0)

@@ -176,7 +176,9 @@ def tell_apart(
     table, window = _shuffled(_pooled(baseline, current), np.concatenate([windows, np.full(n, -1)]), seed)
     features = [f for values in table if (f := _feature(values)) is not None]
     if not features:
-        return Joint(Status.NOT_ENOUGH_DATA, n, m, message="no feature has more than one value")
+        return Joint(
+            Status.NOT_ENOUGH_DATA, n, m, message=f"no feature has values or levels that differ in {LEAST_ROWS} rows"
+        )
     is_current = window == -1
     others = [window == w for w in np.unique(windows)]
     others = others if len(others) >= LEAST_WINDOWS else []

@@ -7,10 +7,11 @@ the layout's cells, and merging windows, servers or versions is adding their vec
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -224,20 +225,30 @@ class FeatureCells:
         ('below 0', '0', '1', 'above 1', 'between', 'missing', 'not_finite', 'wrong_kind')
         """
         match self.kind:
-            case Kind.NUMERIC if self.points:
-                low, high = f"below {self.points[0]:.6g}", f"above {self.points[-1]:.6g}"
-                middle = (*(f"{p:.6g}" for p in self.points),)
-                return (low, *middle, high, "between", *self.states)
             case Kind.NUMERIC:
-                low, high = f"below {self.edges[0]:.6g}", f"above {self.edges[-1]:.6g}"
-                pairs = zip(self.edges[:-1], self.edges[1:], strict=True)
-                return (low, *(f"{a:.6g} to {b:.6g}" for a, b in pairs), high, *self.states)
+                return self.labelled(_told_apart)
             case Kind.SCORE:
                 return (*(f"{i / 100:.2f} to {(i + 1) / 100:.2f}" for i in range(SCORE_BINS)), *self.states)
             case Kind.LATENCY:
                 return (*(f"{x:.3g} ms" for x in self.representatives), *self.states)
             case Kind.CATEGORICAL:
                 return (*self.levels, "other", "new_level", *self.states)
+
+    def labelled(self, shown: Callable[[Floats], Sequence[str]]) -> tuple[str, ...]:
+        """The labels of a numeric feature, with its values as ``shown`` writes them: different ones differently.
+
+        A bin that holds a single value is called by that.
+        """
+        if self.points:
+            values = shown(self._points)
+            return (f"below {values[0]}", *values, f"above {values[-1]}", "between", *self.states)
+        edges = np.array(self.edges)
+        single = edges[1:] == _above(edges[:-1])
+        written = np.append(True, ~single)
+        texts = shown(edges[written])
+        starts = [texts[i] for i in np.cumsum(written) - 1]
+        bins = (a if a == b else f"{a} to {b}" for a, b in itertools.pairwise(starts))
+        return (f"below {starts[0]}", *bins, f"above {starts[-1]}", *self.states)
 
     @cached_property
     def representatives(self) -> Floats:
@@ -439,6 +450,19 @@ def _few_values(finite: Floats) -> Floats | None:
     if len(distinct) > MAX_BINS or (many and 2 * (rows == 1).sum() > len(distinct)):
         return None
     return distinct
+
+
+def _told_apart(values: Floats) -> list[str]:
+    """Numbers with six digits, or as many more as tell them apart.
+
+    >>> _told_apart(np.array([0.5, 1e6, 1e6 + 0.5]))
+    ['0.5', '1000000', '1000000.5']
+    """
+    for digits in range(6, 18):
+        texts = [f"{x:.{digits}g}" for x in values.tolist()]
+        if len({*texts}) == len(texts):
+            break
+    return texts
 
 
 def _above(values: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +29,35 @@ class PooledCounts(NamedTuple):
     """One column of two tables."""
 
     cells: FeatureCells
+    kind: str
+    """What it holds; see ``holds``."""
     baseline: Counts
     current: Counts
+
+    @property
+    def readable(self) -> Mapping[str, str]:
+        """For each label of a cell one that shows times as such."""
+        written = {"dates": _as_dates, "times of day": _as_times_of_day}.get(self.kind)
+        labels = self.cells.labels
+        return dict(zip(labels, labels if written is None else self.cells.labelled(written), strict=True))
+
+
+def _as_dates(seconds: Floats) -> list[str]:
+    return _as_times(seconds, "D", "s", "ms")
+
+
+def _as_times_of_day(seconds: Floats) -> list[str]:
+    return [text[-len("00:00:00.000") :] for text in _as_times(seconds, "ms")]
+
+
+def _as_times(seconds: Floats, *units: str) -> list[str]:
+    """In UTC, in the first of the units that tells them apart."""
+    exactly = np.rint(seconds * 1e3).astype(np.int64).astype("datetime64[ms]")
+    for unit in units:
+        texts = [str(at).replace("T", " ") for at in exactly.astype(f"datetime64[{unit}]")]
+        if len({*texts}) == len(texts):
+            break
+    return texts
 
 
 def holds(values: pl.Series) -> str:
@@ -39,7 +67,7 @@ def holds(values: pl.Series) -> str:
     ('numbers', 'no values', '')
     """
     kind = values.dtype.base_type()
-    if kind.is_nested() or kind in (pl.Object, pl.Binary):
+    if kind.is_nested() or kind in (pl.Object, pl.Binary) or issubclass(kind, pl.BaseExtension):
         return ""
     if values.null_count() == len(values):
         return NOTHING
@@ -56,7 +84,7 @@ def holds(values: pl.Series) -> str:
 
 
 def pooled_counts(name: str, baseline: pl.Series, current: pl.Series) -> PooledCounts:
-    """The counts of two columns that hold the same kind of value, or of which one holds nothing.
+    """The counts of two columns that hold the same kind of value, or of which one holds nothing; else as levels.
 
     Neither the cells nor the counts depend on the order of the rows, and the cells do not depend on which table a row
     is in.
@@ -64,19 +92,19 @@ def pooled_counts(name: str, baseline: pl.Series, current: pl.Series) -> PooledC
     >>> pooled_counts("x", pl.Series([1.0, 1.0]), pl.Series([1.0, 2.0, None])).current
     array([0, 1, 1, 0, 0, 1, 0, 0])
     """
-    kinds = [holds(values) for values in (baseline, current)]
-    if kinds[0] in LEVELS or kinds[1] in LEVELS:
+    kinds = [kind for kind in map(holds, (baseline, current)) if kind != NOTHING]
+    kind = min(kinds, key=lambda kind: kind not in LEVELS, default=NOTHING)
+    if kind in LEVELS:
         texts = [Column.of(values.cast(pl.String)) for values in (baseline, current)]
         cells = categorical_cells(name, pl.concat([text.values.alias(name) for text in texts]))
-        return PooledCounts(cells, *(_counts_by_row(cells, text) for text in texts))
+        return PooledCounts(cells, kind, *(_counts_by_row(cells, text) for text in texts))
     numbers = [_numbers(values) for values in (baseline, current)]
     finite = [column.values.drop_nulls().to_numpy() for column in numbers]
     cells = numeric_cells(name, pl.Series(_edge_values(finite)))
     if cells.points:
-        return PooledCounts(cells, *(_counts_by_row(cells, column) for column in numbers))
-    return PooledCounts(
-        cells, *(_counts_by_edge(cells, column, values) for column, values in zip(numbers, finite, strict=True))
-    )
+        return PooledCounts(cells, kind, *(_counts_by_row(cells, column) for column in numbers))
+    counts = (_counts_by_edge(cells, column, values) for column, values in zip(numbers, finite, strict=True))
+    return PooledCounts(cells, kind, *counts)
 
 
 def _numbers(values: pl.Series) -> Column:

@@ -276,7 +276,7 @@ def explain(
     first, last = _time(start), _time(end)
     if first is None or last is None or first >= last:
         _fail("--from must be before --to")
-    reference = _against(model, against, _load(config))
+    reference = _against(model, against, config)
     with _service(config) as service, _working(f"Reading {feature}"):
         found = explain_feature(
             lambda a, b: service.export(model, a, b, environment), feature, first, last, reference, test
@@ -428,7 +428,7 @@ def _load(path: Path) -> Config:
     return load(path)
 
 
-def _against(model: str, text: str, config: Config) -> ReferenceSpec:
+def _against(model: str, text: str, config: Path) -> ReferenceSpec:
     """What to compare with: a span, a file, or what the configuration says."""
     from monitor.config import ReferenceSpec, ReferenceWindow
 
@@ -440,7 +440,8 @@ def _against(model: str, text: str, config: Config) -> ReferenceSpec:
         return ReferenceSpec(window=ReferenceWindow(start=first, end=last))
     if text:
         return ReferenceSpec(file=Path(text))
-    configured = config.models[model].reference if model in config.models else None
+    models = _load(config).models
+    configured = models[model].reference if model in models else None
     if configured is None:
         _fail(f"model {model!r} has no reference in the configuration; name rows with --against FILE or FROM..TO")
     return configured

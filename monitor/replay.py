@@ -56,6 +56,13 @@ class ReplayError(ValueError):
     """What is asked for cannot be replayed. The message says why, and what can."""
 
 
+class TooManyError(ReplayError):
+    """More windows would have to be measured anew than one replay does."""
+
+    def __init__(self) -> None:
+        super().__init__(f"more than {MOST_ANEW:,} windows would have to be measured anew; name a shorter span")
+
+
 def replay_past(
     store: Store,
     judge: Judge,
@@ -88,6 +95,8 @@ def replay_past(
         needed[_kind(p), lengths[p.name]] |= bool(reasons[p.name])
     as_tried = replace(model, spec=_narrowed(spec, watching))
     past = _Past(store, judge, as_tried, start, end, now)
+    if sum((past.end - past.start) // step(length) for (_, length), anew in needed.items() if anew) > MOST_ANEW:
+        raise TooManyError
     streams = [past.windows(kind, length, anew=anew) for (kind, length), anew in needed.items()]
     in_order = heapq.merge(*streams, key=lambda w: (w.at, w.window.end - w.window.start))
     replayed = replay(policies, rules_of(as_tried), in_order, past.traffic)
@@ -193,7 +202,7 @@ class _Past:
             self._learned[length] = Learned()
             self._learn(window)
         if self.anew == MOST_ANEW:
-            raise ReplayError(f"more than {MOST_ANEW:,} windows would have to be measured anew; name a shorter span")
+            raise TooManyError
         try:
             findings = self.judge.anew(self.model, window, kind, self._learned.get(length))
         except GoneError:

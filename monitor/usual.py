@@ -138,7 +138,7 @@ class Learned:
     ) -> pl.DataFrame:
         """What the query ``past_scores`` gives of those that are kept."""
         if len(self._rows) > 1:
-            self._rows = [pl.concat(self._rows)]
+            self._rows = [pl.concat(self._rows, rechunk=True)]
         start, end, detector = (pl.col(name) for name in ("start", "end", "detector"))
         of_length = (end - start == length) & (
             (start.dt.timestamp("ms") % (length // MILLISECOND)) == phase // MILLISECOND

@@ -232,6 +232,50 @@ def test_columns_that_cannot_be_compared_spoil_nothing() -> None:
     assert "not judged: list" in repr(report)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.period_range("2026", periods=400, freq="h"),
+        pd.arrays.IntervalArray.from_breaks(range(401)),
+        np.arange(400) + 1j,
+        np.arange(400).astype(np.longdouble),
+    ],
+    ids=["periods", "intervals", "complex numbers", "long doubles"],
+)
+def test_pandas_columns_that_no_other_library_has_spoil_nothing(values: object) -> None:
+    odd = pd.DataFrame({"odd": values, "x": range(400)})
+    report = telltale.compare(odd, odd.assign(x=odd["x"] + 100))
+    assert report.drifted == ("x",)
+    assert "not judged: odd: columns of type" in repr(report)
+
+
+def test_sparse_columns_of_pandas_are_compared() -> None:
+    flags = pd.get_dummies(pd.Series(["a", "b", "c", "c"] * 100), sparse=True)
+    assert telltale.compare(flags, flags).drifted == ()
+    assert telltale.compare(flags, flags.assign(a=flags["b"] | flags["c"])).drifted == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("start", "every", "cell"),
+    [
+        (datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1), "2027-02-04"),
+        (datetime(2026, 1, 1, tzinfo=UTC), timedelta(minutes=1), "2026-01-01 06:39:00"),
+        (date(2026, 1, 1), timedelta(days=1), "2027-02-04"),
+    ],
+)
+def test_times_are_shown_as_times(start: date, every: timedelta, cell: str) -> None:
+    before = [start + i * every for i in range(400)]
+    report = telltale.compare(pl.DataFrame({"t": before}), pl.DataFrame({"t": [before[-1]] * 400}))
+    assert f"{cell}: 0.2% to 100.0%" in repr(report)
+    assert "e+09" not in json.dumps(report.to_dict())
+
+
+def test_numbers_that_are_close_are_shown_with_the_digits_that_tell_them_apart() -> None:
+    before, after = ([2**40 + i % 4 for i in range(n, 400 + n)] for n in (0, 2))
+    report = telltale.compare(pl.DataFrame({"id": before}), pl.DataFrame({"id": [after[0]] * 400}))
+    assert "1099511627778: 25.0% to 100.0%" in repr(report)
+
+
 def test_a_pandas_column_of_mixed_values_spoils_nothing() -> None:
     mixed = pd.DataFrame({"mixed": [1, "one", None, object()] * 100, "x": range(400)})
     report = telltale.compare(mixed, mixed.assign(x=mixed["x"] + 100))

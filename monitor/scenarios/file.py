@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic import model_validator as check_whole
 
 from detectors.layout import Kind
+from monitor.columns import LATENCY, PREDICTION, SCORE
 from monitor.config import ConfigError, Duration, ModelSpec, Rules, Time, WindowLength, unknown_word
 from monitor.config_file import checked, load, read_text, sections
 
@@ -19,7 +20,12 @@ EFFECTS = ("shift", "scale", "missing", "stuck", "level", "accuracy", "label_err
 OF_FEATURES = frozenset({"shift", "scale", "missing", "stuck", "level"})
 OF_LEVELS = frozenset({"level"})
 OF_NUMBERS = frozenset({"shift", "scale", "stuck"})
+OF_A_SHARE = frozenset({"stuck", "level"})
+OUTPUTS = (PREDICTION, SCORE, LATENCY)
+"""What a policy may name beside the features."""
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 Part = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 def _whole(shares: Mapping[str, float]) -> Mapping[str, float]:
@@ -28,11 +34,24 @@ def _whole(shares: Mapping[str, float]) -> Mapping[str, float]:
     return shares
 
 
-Shares = Annotated[dict[str, Part], AfterValidator(_whole)]
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]!r} is there twice")
+    return names
+
+
+def _representable(at: datetime) -> datetime:
+    if not EARLIEST <= at < LATEST:
+        raise ValueError(f"must be from {EARLIEST.year} to {LATEST.year - 1}")
+    return at
+
+
+Shares = Annotated[dict[Name, Part], AfterValidator(_whole)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FeatureValues(_Section):
@@ -66,10 +85,10 @@ class Traffic(_Section):
     """
 
     rows_per_hour: Annotated[int, Field(ge=1)]
-    features: Annotated[dict[str, FeatureValues], Field(min_length=1)]
-    servers: Annotated[tuple[str, ...], Field(min_length=1)] = ("server-1",)
+    features: Annotated[dict[Name, FeatureValues], Field(min_length=1)]
+    servers: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_once)] = ("server-1",)
     versions: Shares = Field(default_factory=lambda: {"1": 1.0})
-    segments: dict[str, Shares] = Field(default_factory=dict)
+    segments: dict[Name, Shares] = Field(default_factory=dict)
     accuracy: Part | None = None
     label_error: Annotated[float, Field(ge=0)] | None = None
     labels_after: Duration = timedelta(0)
@@ -83,7 +102,7 @@ class Change(_Section):
     shift, scale
         Is added to every value of the feature; every value is multiplied with it.
     missing, share
-        Share of the values that are missing; that are stuck or have the level.
+        Share of the values that are missing; that are stuck or have the level (left out: all).
     stuck, level
         The value that they have instead of their own.
     rows
@@ -102,7 +121,7 @@ class Change(_Section):
     missing: Part | None = None
     stuck: float | None = None
     level: str | None = None
-    share: Part = 1.0
+    share: Part | None = None
     accuracy: Part | None = None
     label_error: Annotated[float, Field(ge=0)] | None = None
     latency_ms: Annotated[float, Field(gt=0)] | None = None
@@ -125,6 +144,8 @@ class Change(_Section):
         if (effects[0] in OF_FEATURES) != bool(self.feature):
             verb = "needs a feature" if effects[0] in OF_FEATURES else "is not of a feature"
             raise ValueError(f"{effects[0]} {verb}")
+        if self.share is not None and effects[0] not in OF_A_SHARE:
+            raise ValueError(f"share is for {' and '.join(sorted(OF_A_SHARE))}, not for {effects[0]}")
         if self.until is not None and self.until <= self.since:
             raise ValueError("until must be after from")
         return self
@@ -175,9 +196,9 @@ class Scenario(Rules):
     config: Path | None = None
     model: str = ""
     seed: Annotated[int, Field(ge=0)] = 1
-    start: Time = datetime(2026, 3, 2, tzinfo=UTC)
+    start: Annotated[Time, AfterValidator(_representable)] = datetime(2026, 3, 2, tzinfo=UTC)
     lasts: WindowLength
-    reference_rows: Annotated[int, Field(ge=200)] = 5000
+    reference_rows: Annotated[int, Field(ge=200, le=MOST_ROWS)] = 5000
     traffic: Traffic
     changes: tuple[Change, ...] = ()
     expect: Annotated[tuple[Expectation, ...], Field(min_length=1)]
@@ -229,6 +250,8 @@ class Scenario(Rules):
 
     def _change_problems(self, change: Change) -> Iterator[tuple[str, str]]:
         yield from self._place_problems(change.version, change.server, change.segment)
+        if change.since >= self.lasts:
+            yield "from", "the scenario is over by then; let it last longer"
         values = self.traffic.features.get(change.feature)
         if change.feature and values is None:
             yield "feature", unknown_word(change.feature, "feature", self.traffic.features)
@@ -244,6 +267,10 @@ class Scenario(Rules):
         elif not named[expectation.policy].watches(self.name):
             yield "policy", f"{expectation.policy!r} does not watch {self.name!r}"
         yield from self._place_problems(expectation.version, expectation.server, expectation.segment)
+        known = (*self.traffic.features, *OUTPUTS)
+        for name in expectation.features or ():
+            if name not in known:
+                yield "features", unknown_word(name, "feature", known)
         if expectation.fires and expectation.fires.since > self.lasts:
             yield "fires.from", "the scenario is over by then; let it last longer"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from monitor.config import Config, Privacy, StoreSpec
+from monitor.config import Config, ConfigError, Privacy, StoreSpec
 from monitor.scenarios.file import Expectation, Scenario
 from monitor.scenarios.traffic import Event, events_between, reference_table
 from monitor.service import Service
@@ -59,7 +59,10 @@ class _Clock:
 
 
 def play(scenario: Scenario) -> tuple[list[Outcome], list[Fired]]:
-    """What became of each expectation, and what was said that none of them asked for."""
+    """What became of each expectation, and what was said that none of them asked for.
+
+    Raises ConfigError where the traffic cannot be taken in.
+    """
     clock = _Clock(scenario.start)
     with ExitStack() as open_:
         folder = open_.enter_context(tempfile.TemporaryDirectory(prefix="telltale-"))
@@ -67,8 +70,9 @@ def play(scenario: Scenario) -> tuple[list[Outcome], list[Fired]]:
         service.register_reference(scenario.name, reference_table(scenario), "reference")
         _let_it_happen(scenario, service, clock)
         fired = list(_fired(scenario, service))
-        counts = service.replay(scenario.name, scenario.start, scenario.start + scenario.lasts)["policies"]
-    outcomes = [_outcome(expectation, fired, counts) for expectation in scenario.expect]
+        replayed = service.replay(scenario.name, scenario.start, scenario.start + scenario.lasts)
+    counts = {policy["policy"]: policy for policy in replayed["policies"]}
+    outcomes = [_outcome(expectation, fired, counts[expectation.policy]) for expectation in scenario.expect]
     return outcomes, [f for f in fired if not any(_is_meant(e, f) for e in scenario.expect)]
 
 
@@ -118,7 +122,9 @@ def _by(until: timedelta, coming: list[tuple[timedelta, int, Event]]) -> Iterato
 
 def _take(service: Service, events: Sequence[Event]) -> None:
     if events:
-        service.take(b"\n".join(map(orjson.dumps, events)), "http")
+        refused = service.take(b"\n".join(map(orjson.dumps, events)), "http").rejects
+        if refused:
+            raise ConfigError(f"traffic: its events are not taken in: {refused[0].detail}")
 
 
 def _fired(scenario: Scenario, service: Service) -> Iterator[Fired]:
@@ -130,21 +136,24 @@ def _fired(scenario: Scenario, service: Service) -> Iterator[Fired]:
             yield Fired(told["policy"], at, tuple(told["features"]), **places, reason=told["reason"])
 
 
-def _outcome(expectation: Expectation, fired: Sequence[Fired], counts: Sequence[dict[str, Any]]) -> Outcome:
+def _outcome(expectation: Expectation, fired: Sequence[Fired], count: Mapping[str, Any]) -> Outcome:
     of_policy = [f for f in fired if f.policy == expectation.policy]
     meant = [f for f in of_policy if _is_meant(expectation, f)]
     words = _words(expectation)
+    judged = ", ".join(f"{count[state]} {state}" for state in ("drifted", "ok", "unsure", "error"))
+    of_windows = f"of {count['windows']} windows {judged}"
     if expectation.never:
         at_place = [f for f in of_policy if _is_there(expectation, f)]
-        instead = f"; it fired {'; '.join(map(str, at_place))}" if at_place else ""
-        return Outcome(not at_place, words + instead)
+        if at_place:
+            return Outcome(passed=False, words=f"{words}; it fired {'; '.join(map(str, at_place))}")
+        if not (count["drifted"] or count["ok"]):
+            return Outcome(passed=False, words=f"{words}; it could not have: {of_windows}")
+        return Outcome(passed=True, words=words)
     if meant:
         return Outcome(passed=True, words=f"{words}: {meant[0]}")
     if of_policy:
         return Outcome(passed=False, words=f"{words}; instead it fired {'; '.join(map(str, of_policy))}")
-    (count,) = (c for c in counts if c["policy"] == expectation.policy)
-    judged = ", ".join(f"{count[state]} {state}" for state in ("drifted", "ok", "unsure", "error"))
-    return Outcome(passed=False, words=f"{words}; it never fired: of {count['windows']} windows {judged}")
+    return Outcome(passed=False, words=f"{words}; it never fired: {of_windows}")
 
 
 def _words(expectation: Expectation) -> str:

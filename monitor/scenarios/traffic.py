@@ -69,7 +69,7 @@ class _Rows:
             self._levels[effect][here] = value
             return
         column = self._features[change.feature]
-        share = value if effect == "missing" else change.share
+        share = value if effect == "missing" else 1.0 if change.share is None else change.share
         chosen = here & (self._luck["share"] < share)
         if effect == "missing":
             column[chosen] = None

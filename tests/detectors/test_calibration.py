@@ -158,7 +158,7 @@ def test_a_change_that_stayed_does_not_hide_the_next_one(at: int) -> None:
     z = with_changes(np.random.default_rng(64), columns, at)
     never = with_changes(np.random.default_rng(64), columns)
     power = seen(never, trailing(never[:-1]), -5.0)
-    assert abs(seen(z, trailing(z[:-1]), -5.0) - power) < 0.02
+    assert abs(seen(z, trailing(z[:-1]), -5.0) - power) < 0.05
     assert seen(z, past_of(z[:-1], 400.0), -5.0) < power - 0.04
     assert seen(z, trailing(z[:-1]), 0.0) <= tolerated(0.015, columns)[1]
 
@@ -171,6 +171,34 @@ def test_a_change_that_goes_on_is_not_forgiven_before_it_is_the_past() -> None:
 def test_changes_that_come_again_and_again_are_usual() -> None:
     z = with_changes(np.random.default_rng(66), 200, -20, -9, 2, 14, 26, 37)
     assert (p_values(z[-1] + 0.25 * 20, trailing(z[:-1]), 400.0) < 0.01).mean() < 0.2
+
+
+def test_a_change_that_stayed_hides_the_next_one_no_more_where_a_day_was_broken() -> None:
+    """A day of six times the size of what stayed says more of the scores than all others, and counts as one day."""
+    rng = np.random.default_rng(68)
+    mean = rng.normal(0, 0.05, (28 + 57, 500))
+    mean[28 + 21 :] += 0.5
+    mean[28 + 12] += 3.0
+    before = np.array([mean[day - 28 : day].mean(axis=0) for day in range(28, len(mean))])
+    z = 20 * (mean[28:] - before) + rng.normal(size=before.shape)
+    assert (p_values(z[-1] + 10, trailing(z[:-1]), 400.0) <= 0.001).mean() > 0.8
+
+
+def test_a_second_change_alarms_for_as_long_as_the_first() -> None:
+    z = with_changes(np.random.default_rng(69), 500, 21, 49)
+    assert (p_values(z[-1], trailing(z[:-1]), 400.0) <= 0.01).mean() > 0.6
+
+
+@pytest.mark.parametrize("days", [20, 35, 56])
+def test_means_that_wander_are_taken_for_no_change_that_stayed(days: int) -> None:
+    """They are found little more often than as if nothing had been looked for (0.05: 2.3 times as often, before)."""
+    rng, columns = np.random.default_rng(70), 2_000
+    mean = np.cumsum(rng.normal(0, 0.1, (28 + 57, columns)), axis=0)
+    before = np.array([mean[day - 28 : day].mean(axis=0) for day in range(28, len(mean))])
+    z = 20 * (mean[28:] - before) + rng.normal(size=before.shape)
+    past = z[-days - 1 : -1]
+    found = [float((p_values(z[-1], of, 400.0) <= 0.05).mean()) for of in (trailing(past), past_of(past, 400.0))]
+    assert found[0] <= 1.35 * found[1]
 
 
 def test_days_that_only_differ_have_no_change_taken_off() -> None:

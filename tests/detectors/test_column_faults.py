@@ -48,3 +48,8 @@ def test_a_constant_is_not_stuck_where_it_always_was_one() -> None:
     assert fault(flag, np.array([700.0, 300, 0, 0, 0, 0]), np.array([500.0, 2, 0, 0, 80, 0])) == "stuck"
     assert fault(flag, np.array([700.0, 300, 0, 0, 0, 0]), np.array([0.0, 0, 0, 500, 0, 0])) == "", "renamed: unseen"
     assert fault(flag, np.array([700.0, 300, 0, 0, 0, 0]), np.array([0.0, 0, 0, 0, 500, 0])) == "", "missing"
+
+
+def test_values_at_the_end_of_what_a_number_can_be_have_no_unit() -> None:
+    huge = FeatureCells("huge", Kind.NUMERIC, edges=(-1.7e308, 0.0, 1.7e308))
+    assert fault(huge, np.array([0.0, 900, 100, 0, 0, 0, 0]), np.array([0.0, 100, 900, 0, 0, 0, 0])) == ""

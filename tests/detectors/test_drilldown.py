@@ -72,6 +72,8 @@ def test_other_tools_statistics_are_to_be_had_by_name() -> None:
         ((pl.Series(BEFORE), pl.Series([float("nan")])), "", "one side has no finite value"),
         (WORDS, "evidently:g_test", "as many rows on both sides"),
         ((pl.Series([1.0, 1.0]), pl.Series([1.0])), "epps_singleton_2samp", "too few of them, or they are all alike"),
+        ((pl.Series([1.0]), pl.Series([2.0])), "anderson_ksamp", "no finite value for these rows; there are too few"),
+        ((pl.Series([1.0] * 9), pl.Series([2.0] * 9)), "ttest_ind", "no finite value for these rows"),
     ],
 )
 def test_what_cannot_be_tested_is_told(sides: tuple[pl.Series, pl.Series], name: str, message: str) -> None:

@@ -39,9 +39,18 @@ def test_a_day_that_was_not_judged_changes_nothing() -> None:
 
 
 def test_the_p_value_is_never_above_one() -> None:
-    found = evidence(np.array([[0.0], [0.0], [9.0]]))
+    found = evidence(np.array([[0.0], [0.0], *[[9.0]] * 4]))
     assert found.p_value[0, 0] == 1.0
     assert found.p_value[-1, 0] < 1e-5
+
+
+@pytest.mark.parametrize("size", [5.0, 16.0, -37.0])
+def test_a_broken_day_is_no_slow_drift(size: float) -> None:
+    """Neither on that day nor in the five weeks after it, but for 5 % of the streams."""
+    scores = np.random.default_rng(46).normal(size=(56, 500))
+    scores[20] = size
+    found = evidence(scores / persistence(scores)).p_value.min(axis=0) <= 0.003
+    assert found.mean() < 0.05
 
 
 def following(rho: float, days: int, streams: int, seed: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -171,6 +171,16 @@ def called(url: str, body: bytes = b"", key: str = "reader") -> tuple[int, Any]:
     return answer.status, answer.json()
 
 
+def test_too_long_a_span_is_refused_before_anything_is_measured(
+    lived: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.replay.MOST_ANEW", HOURS - 1)
+    monkeypatch.setattr("monitor.judge.Judge.anew", lambda *_: pytest.fail("a window was measured"))
+    tried = json.dumps({"models": {"m": MODEL | {"minimum_rows": 50}}, "policies": POLICIES[:1]}).encode()
+    with pytest.raises(ReplayError, match="more than 9 windows would have to be measured anew; name a shorter span"):
+        lived.replay("m", NOON, END, other=tried)
+
+
 def test_the_api_asks_for_read_and_refuses_what_is_wrong(lived: Service) -> None:
     path = f"/v1/models/m/replay?start={NOON:%Y-%m-%dT%H:%MZ}&end={END:%Y-%m-%dT%H:%MZ}"
     with listening("127.0.0.1", 0) as (listener, url), serve(lived, listener, url):

@@ -130,6 +130,15 @@ def test_what_did_not_come_true_is_said_with_what_happened_instead(
         ({"traffic": TRAFFIC | {"versions": {"1": 0.4}}}, "traffic.versions: the shares add up to 0.4; make it 1"),
         ({"traffic": TRAFFIC | {"features": {"x": {"mean": 1}}}}, "traffic.features.x: needs either mean and sd, or"),
         ({"traffic": TRAFFIC | {"rows_per_hour": 10**7}}, "lasts: that is more than 2,000,000 rows"),
+        ({"traffic": TRAFFIC | {"servers": ["a", "a"]}}, "traffic.servers: 'a' is there twice"),
+        ({"traffic": TRAFFIC | {"servers": [""]}}, "traffic.servers[0]: '' does not fit"),
+        ({"traffic": TRAFFIC | {"features": {"x": {"mean": float("nan"), "sd": 1}}}}, "features.x.mean: nan does not"),
+        ({"changes": [{"feature": "x", "shift": float("inf")}]}, "changes[0].shift: inf does not fit"),
+        ({"changes": [{"feature": "x", "shift": 1, "share": 0.5}]}, "share is for level and stuck, not for shift"),
+        ({"changes": [{"from": "2h", "errors": 1}]}, "changes[0].from: the scenario is over by then"),
+        ({"expect": [{"policy": "inputs", "never": True, "features": ["y"]}]}, "expect[0].features: 'y' is not a fea"),
+        ({"start": "1900-01-01T00:00Z"}, "start: must be from 1970 to 2199"),
+        ({"reference_rows": 10**10}, "reference_rows: 10000000000 does not fit"),
         ({"config": str(ROOT / "telltale.yaml")}, "models: is also in the file that config names"),
     ],
 )
@@ -145,6 +154,26 @@ def test_a_wrong_file_is_told_by_its_place_and_exit_code_2(
     assert code == 2
     assert said.startswith(f"telltale: {path}: ")
     assert message in said
+
+
+def test_what_nobody_could_judge_is_not_taken_for_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, traffic=TRAFFIC | {"rows_per_hour": 50})
+    code, shown, _ = outcome_of(path, monkeypatch, capsys)
+    assert code == 1
+    assert shown.splitlines() == [
+        "FAIL inputs never fires; it could not have: of 2 windows 0 drifted, 0 ok, 2 unsure, 0 error"
+    ]
+
+
+def test_traffic_that_is_refused_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, traffic=TRAFFIC | {"servers": ["a" * 2**20], "rows_per_hour": 2})
+    code, _, said = outcome_of(path, monkeypatch, capsys)
+    assert code == 2
+    assert "traffic: its events are not taken in: " in said
 
 
 def test_rules_can_be_those_of_a_configuration_file(tmp_path: Path) -> None:
