@@ -110,6 +110,12 @@ def test_a_replay_finds_what_was_found_in_life(lived: Service) -> None:
     assert answer["expected_false_alarms"] == pytest.approx(10 / 168, abs=1e-3)
 
 
+def test_a_past_begins_with_its_first_events_whatever_was_asked_of_earlier_times(lived: Service) -> None:
+    lived.evaluate("m", NOON - timedelta(days=400))
+    answer = lived.replay("m", NOON - timedelta(days=800), END)
+    assert answer["from"] == NOON.isoformat()
+
+
 def test_a_part_of_the_past_knows_nothing_of_what_was_before(lived: Service) -> None:
     answer = lived.replay("m", NOON + 4 * HOUR, NOON + 6 * HOUR)
     assert counted(answer)["inputs"] == (2, 1)
